@@ -1,0 +1,52 @@
+/** Who makes a request, and what travels beside it. Both are Context references, so that no signature carries them. */
+import { Context } from "effect"
+import type { TimeoutPhase } from "./GatewayError.ts"
+
+/** The one on whose account a request runs. The server sets it from the key, an embedding app sets it itself. */
+export interface Caller {
+  readonly tenant: string
+  readonly user?: string
+  readonly keyId?: string
+  readonly tags: ReadonlyArray<string>
+}
+
+/** The caller of the running request; without one, the tenant `default`. */
+export const CurrentCaller: Context.Reference<Caller> = Context.Reference<Caller>("llm-gateway/sdk/CurrentCaller", {
+  defaultValue: () => ({ tenant: "default", tags: [] })
+})
+
+/** Limits of the four timers, in ms. */
+export interface Timeouts {
+  /** Until the request is on its way over an open connection. */
+  readonly connect: number
+  /** From there until the first content. */
+  readonly firstToken: number
+  /** Between two pieces of content; comments and pings do not count as content. */
+  readonly idle: number
+  /** From the start of the request until its end, over all attempts. */
+  readonly total: number
+}
+
+/** The key in `Timeouts` for each phase that an error can name. */
+export const timeoutOf: { readonly [Phase in TimeoutPhase]: keyof Timeouts } = {
+  connect: "connect",
+  first_token: "firstToken",
+  idle: "idle",
+  total: "total"
+}
+
+/** What a caller may say about one request beside its content. */
+export interface RequestOptions {
+  /** The id that answers, records and logs share; made up where absent. */
+  readonly requestId?: string
+  /** Narrower timers for this request; configuration clamps them. */
+  readonly timeouts?: Partial<Timeouts>
+  /** When the request arrived, Unix ms with fractions, for the gateway's own overhead. */
+  readonly receivedAt?: number
+}
+
+/** The options of the running request. */
+export const CurrentRequest: Context.Reference<RequestOptions> = Context.Reference<RequestOptions>(
+  "llm-gateway/sdk/CurrentRequest",
+  { defaultValue: () => ({}) }
+)

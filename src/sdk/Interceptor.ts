@@ -1,0 +1,74 @@
+/** Interceptors: one of the four kinds of plugin. They see a request before it is routed and an answer before it is given. */
+import { Context, Effect, Layer, Schema, type Scope, type Stream } from "effect"
+import type { ChatChunk, ChatRequest, ChatResponse } from "./Chat.ts"
+import type { GatewayError } from "./GatewayError.ts"
+
+/** An interceptor's word on a value: let it pass, stop it, or put another in its place. */
+export type Verdict<A> =
+  | { readonly type: "allow" }
+  | { readonly type: "block"; readonly reason: string }
+  | { readonly type: "modify"; readonly value: A }
+
+/** Lets the value pass unchanged. */
+export const allow: Verdict<never> = { type: "allow" }
+/** Stops the request or the answer; the caller reads the reason. */
+export const block = (reason: string): Verdict<never> => ({ type: "block", reason })
+/** Replaces the value. */
+export const modify = <A>(value: A): Verdict<A> => ({ type: "modify", value })
+
+/**
+ * An interceptor. They run by `order` (lower first; on the way back, reversed), never by the order in which Layers were
+ * built. One with `post` but without `stream` makes the gateway hold a streamed answer back until it is complete.
+ */
+export interface Interceptor {
+  readonly name: string
+  readonly order: number
+  readonly pre?: (request: ChatRequest) => Effect.Effect<Verdict<ChatRequest>>
+  readonly post?: (response: ChatResponse, request: ChatRequest) => Effect.Effect<Verdict<ChatResponse>>
+  readonly stream?: (
+    chunks: Stream.Stream<ChatChunk, GatewayError>,
+    request: ChatRequest
+  ) => Stream.Stream<ChatChunk, GatewayError>
+}
+
+/** Two interceptors want the same name. */
+export class DuplicateInterceptor extends Schema.TaggedError<DuplicateInterceptor>()("DuplicateInterceptor", {
+  name: Schema.String
+}) {
+  override get message() {
+    return `an interceptor named "${this.name}" is registered already; give one of them another name`
+  }
+}
+
+/** The registered interceptors. */
+export class InterceptorRegistry extends Context.Service<InterceptorRegistry, {
+  /** Adds an interceptor for as long as the scope lives. */
+  readonly register: (interceptor: Interceptor) => Effect.Effect<void, DuplicateInterceptor, Scope.Scope>
+  /** All of them, by their order and then their name. */
+  readonly ordered: () => ReadonlyArray<Interceptor>
+}>()("llm-gateway/sdk/InterceptorRegistry") {
+  static readonly layer: Layer.Layer<InterceptorRegistry> = Layer.sync(InterceptorRegistry, () => {
+    let ordered: ReadonlyArray<Interceptor> = []
+    return InterceptorRegistry.of({
+      register: (interceptor) =>
+        Effect.acquireRelease(
+          Effect.suspend(() => {
+            if (ordered.some((other) => other.name === interceptor.name)) {
+              return Effect.fail(new DuplicateInterceptor({ name: interceptor.name }))
+            }
+            ordered = [...ordered, interceptor].sort((a, b) => a.order - b.order || (a.name < b.name ? -1 : 1))
+            return Effect.void
+          }),
+          () =>
+            Effect.sync(() => {
+              ordered = ordered.filter((other) => other !== interceptor)
+            })
+        ),
+      ordered: () => ordered
+    })
+  })
+}
+
+/** Makes the Layer that registers an interceptor. */
+export const layer = (interceptor: Interceptor): Layer.Layer<never, DuplicateInterceptor, InterceptorRegistry> =>
+  Layer.effectDiscard(Effect.flatMap(InterceptorRegistry, (registry) => registry.register(interceptor)))

@@ -1,0 +1,69 @@
+/**
+ * The only door out. Outbound holds base URLs and credentials (a provider never sees the secret), connection pools and,
+ * later, circuit breakers and the address policy for fetched media. Its failures are `ProviderError`s: `transient` for
+ * connections that fail or break, with `timeout: "connect"` where the connection took too long to open.
+ */
+import { Context, type Effect, type Redacted, type Scope, type Stream } from "effect"
+import type { ProviderError } from "./Provider.ts"
+
+/** How a secret is shown to an upstream: `authorization: Bearer …`, or in a header of its own. */
+export type Credential =
+  | { readonly type: "bearer"; readonly secret: Redacted.Redacted }
+  | { readonly type: "header"; readonly name: string; readonly secret: Redacted.Redacted }
+
+/** Where an upstream is, and how the gateway shows who it is. */
+export interface UpstreamOptions {
+  /** The provider's slug; errors carry it. */
+  readonly provider: string
+  /** Absolute `http:` or `https:` URL; paths are appended to its path. */
+  readonly baseUrl: string
+  readonly credential?: Credential
+  /** Sent with every request; a request's own header of the same name wins. */
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** One request to an upstream. */
+export interface UpstreamRequest {
+  readonly method: "GET" | "POST" | "DELETE"
+  /** Appended to the base URL, starting with `/`. */
+  readonly path: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: string | Uint8Array
+  /** How long the connection may take to open, ms. */
+  readonly connectTimeout?: number
+  /** The largest answer to hold in memory, bytes; default 64 MiB. Streams are not held and have no such cap. */
+  readonly maxBytes?: number
+}
+
+/** The head of an answer. Header names are lower-case; of a repeated header the values are joined by `, `. */
+export interface UpstreamHead {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/** A whole answer. */
+export interface UpstreamResponse extends UpstreamHead {
+  readonly body: string
+}
+
+/** An answer whose body is still on its way. */
+export interface UpstreamStream extends UpstreamHead {
+  /** Pulls only as fast as it is read. Ends the upstream's socket when it is left early. */
+  readonly body: Stream.Stream<Uint8Array, ProviderError>
+  /** Reads the rest as text, up to the given number of bytes; for error bodies. */
+  readonly text: (maxBytes: number) => Effect.Effect<string, ProviderError>
+}
+
+/** One upstream, ready to be called. Interrupting any of its effects closes the connection at once. */
+export interface Upstream {
+  /** Sends a request and reads the whole answer as UTF-8 text. */
+  readonly request: (request: UpstreamRequest) => Effect.Effect<UpstreamResponse, ProviderError>
+  /** Sends a request and returns as soon as the answer's head is there; the scope owns the connection. */
+  readonly stream: (request: UpstreamRequest) => Effect.Effect<UpstreamStream, ProviderError, Scope.Scope>
+}
+
+/** Opens upstreams. */
+export class Outbound extends Context.Service<Outbound, {
+  /** A connection pool to one upstream, for as long as the scope lives. */
+  readonly upstream: (options: UpstreamOptions) => Effect.Effect<Upstream, never, Scope.Scope>
+}>()("llm-gateway/sdk/Outbound") {}

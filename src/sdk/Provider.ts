@@ -1,0 +1,118 @@
+/**
+ * Providers: one of the four kinds of plugin. A provider is a plain record of what it can do, registered under its slug
+ * for as long as the scope of its Layer lives; there can be many instances of one kind (`openai`, `azure-eu`, `groq`).
+ *
+ * A provider translates and transports. Timers, retries, fallback, validation and accounting belong to the pipeline.
+ */
+import { Context, Effect, Layer, Schema, type Scope, type Stream } from "effect"
+import type { ChatChunk, ChatRequest, ChatResponse } from "./Chat.ts"
+import { ProviderErrorKind } from "./GatewayError.ts"
+import type { Capability, ModelInfo, Prices } from "./Model.ts"
+import type { ResolvedTool } from "./Tool.ts"
+
+/** What went wrong in one call to one provider. The only error that a provider fails with. */
+export class ProviderError extends Schema.TaggedError<ProviderError>()("ProviderError", {
+  provider: Schema.String,
+  kind: ProviderErrorKind,
+  /** The upstream's words, bounded and without secrets. */
+  message: Schema.String,
+  status: Schema.optionalKey(Schema.Int),
+  code: Schema.optionalKey(Schema.String),
+  type: Schema.optionalKey(Schema.String),
+  /** The request field that the upstream complained about. */
+  field: Schema.optionalKey(Schema.String),
+  retryAfterMs: Schema.optionalKey(Schema.Finite),
+  /** The upstream's request id, for its support. */
+  upstreamRequestId: Schema.optionalKey(Schema.String),
+  /** Set where a timer of the transport's own ran out. */
+  timeout: Schema.optionalKey(Schema.Literals(["connect"])),
+  /** Set where the request was refused before it left the gateway, because the target has no form for it. */
+  refused: Schema.optionalKey(Schema.Boolean)
+}) {}
+
+/** What a codec says of a failure; the provider adds its slug. */
+export type Failure = Omit<ConstructorParameters<typeof ProviderError>[0], "provider">
+
+/** A model that a provider says it has. What it does not tell is left out. */
+export interface DiscoveredModel {
+  readonly model: string
+  readonly displayName?: string
+  readonly capabilities?: ReadonlyArray<Capability>
+  readonly contextWindow?: number
+  readonly maxOutputTokens?: number
+  readonly prices?: Prices
+  readonly created?: number
+}
+
+/** One chat call to a provider: the request with its tools resolved, and the model it is for. */
+export interface ChatCall {
+  readonly request: Omit<ChatRequest, "tools"> & { readonly tools?: ReadonlyArray<ResolvedTool> }
+  /** The model to call; `model.model` is what the provider calls it. */
+  readonly model: ModelInfo
+  /** How long the connection may take to open, ms. */
+  readonly connectTimeout: number
+}
+
+/** A configured provider. An operation that it lacks is not there. */
+export interface Provider {
+  readonly slug: string
+  /** The kind of plugin, such as `openai`; it decides which catalogue entries apply. */
+  readonly kind: string
+  /** The protocol that it speaks, one of the folders under `wire/`. */
+  readonly wire: string
+  /** Whether models that nobody knows may be called; absent: only until discovery has answered. */
+  readonly unlistedModels?: "allow" | "deny"
+  /** How often to ask for the models, ms; absent: the registry's default. */
+  readonly discoveryInterval?: number
+  /** What every model of this provider can do, where the catalogue does not know the model. */
+  readonly defaultCapabilities?: ReadonlyArray<Capability>
+  readonly discover?: Effect.Effect<ReadonlyArray<DiscoveredModel>, ProviderError>
+  readonly chat?: (call: ChatCall) => Effect.Effect<ChatResponse, ProviderError>
+  /** The upstream's socket is open for exactly as long as the stream runs. */
+  readonly streamChat?: (call: ChatCall) => Stream.Stream<ChatChunk, ProviderError>
+}
+
+/** Two providers want the same slug. */
+export class DuplicateProvider extends Schema.TaggedError<DuplicateProvider>()("DuplicateProvider", {
+  slug: Schema.String
+}) {
+  override get message() {
+    return `a provider named "${this.slug}" is registered already; give one of them another slug`
+  }
+}
+
+/** The registered providers, by slug. */
+export class ProviderRegistry extends Context.Service<ProviderRegistry, {
+  /** Adds a provider for as long as the scope lives. */
+  readonly register: (provider: Provider) => Effect.Effect<void, DuplicateProvider, Scope.Scope>
+  /** The provider of that slug, if it is registered now. */
+  readonly get: (slug: string) => Provider | undefined
+  /** All providers, in the order of their registration. */
+  readonly all: () => ReadonlyArray<Provider>
+}>()("llm-gateway/sdk/ProviderRegistry") {
+  static readonly layer: Layer.Layer<ProviderRegistry> = Layer.sync(ProviderRegistry, () => {
+    const providers = new Map<string, Provider>()
+    return ProviderRegistry.of({
+      register: (provider) =>
+        Effect.acquireRelease(
+          Effect.suspend(() => {
+            if (providers.has(provider.slug)) return Effect.fail(new DuplicateProvider({ slug: provider.slug }))
+            providers.set(provider.slug, provider)
+            return Effect.void
+          }),
+          () => Effect.sync(() => providers.delete(provider.slug))
+        ),
+      get: (slug) => providers.get(slug),
+      all: () => Array.from(providers.values())
+    })
+  })
+}
+
+/** Makes the Layer that registers a provider: `make` builds it, its scope is the provider's life. */
+export const layer = <E, R>(
+  make: Effect.Effect<Provider, E, R>
+): Layer.Layer<never, E | DuplicateProvider, ProviderRegistry | Exclude<R, Scope.Scope>> =>
+  Layer.effectDiscard(Effect.gen(function*() {
+    const registry = yield* ProviderRegistry
+    yield* registry.register(yield* make)
+  }))

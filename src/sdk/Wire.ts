@@ -1,0 +1,41 @@
+/**
+ * What a value was before it was decoded. A codec's decoder makes its chunks and responses with `sourced…`, and an
+ * encoder of the same wire can then hand the original on instead of writing it anew: lossless and cheap.
+ *
+ * The source sits in a private field, which a copy (`{ ...chunk, delta }`) does not take along. So whoever changes a
+ * value gets one without a source, and a stale original can never be sent.
+ */
+import type { ChatChunk, ChatResponse } from "./Chat.ts"
+
+/** The original of a decoded value. */
+export interface Source {
+  /** The wire that it was read from. */
+  readonly wire: string
+  /** The event's data or the body as it stood in the wire. */
+  readonly text: string
+  /** The same, parsed. Never changed by anyone. */
+  readonly json: unknown
+}
+
+class Sourced {
+  readonly #source: Source
+  constructor(source: Source) {
+    this.#source = source
+  }
+  static read(value: object): Source | undefined {
+    return #source in value ? value.#source : undefined
+  }
+}
+
+/** A chunk that remembers the wire event that it was read from. */
+export const sourcedChunk = (chunk: ChatChunk, source: Source): ChatChunk => Object.assign(new Sourced(source), chunk)
+
+/** A response that remembers the body that it was read from. */
+export const sourcedResponse = (response: ChatResponse, source: Source): ChatResponse =>
+  Object.assign(new Sourced(source), response)
+
+/** The original of a value, if it was read from `wire` and has not been changed since. */
+export const sourceOf = (value: ChatChunk | ChatResponse, wire: string): Source | undefined => {
+  const source = Sourced.read(value)
+  return source !== undefined && source.wire === wire ? source : undefined
+}

@@ -1,0 +1,69 @@
+/**
+ * What a wire codec is. A codec is pure: it turns JSON values into the sdk's values and back, and holds no connection,
+ * clock or configuration. Each wire has one folder with the same parts in it:
+ *
+ * - `decodeRequest` / `encodeResponse` / `streamEncoder` / `encodeError` for the dialect that speaks the wire to callers,
+ * - `encodeRequest` / `decodeResponse` / `streamDecoder` / `decodeError` for the provider that speaks it upstream.
+ *
+ * The laws, tested as properties: encoding then decoding gives the same value for all that the wire can say; what it
+ * cannot say is refused with the field's name, or named in `dropped`.
+ */
+import type { Result } from "effect"
+import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
+import type { GatewayError, ValidationError } from "../sdk/GatewayError.ts"
+import type { ChatCall, Failure } from "../sdk/Provider.ts"
+
+/** A JSON object as it stands in a wire. */
+export type Json = Readonly<Record<string, unknown>>
+
+/** A request in the wire's form, and the native names of the parameters that the wire has no form for. */
+export interface EncodedRequest {
+  readonly body: Json
+  readonly dropped: ReadonlyArray<string>
+  /** Headers that the request needs on this wire. */
+  readonly headers?: Readonly<Record<string, string>>
+}
+
+/** Reads a stream's events one by one. Holds the state of one answer. */
+export interface ChatStreamDecoder {
+  /** Reads one event: its data, and its name where the framing has names. A failure is final. */
+  readonly push: (data: string, event: string) => Result.Result<ReadonlyArray<ChatChunk>, Failure>
+  /** Whether the wire's terminal marker has been read; nothing after it counts. */
+  readonly isDone: () => boolean
+  /** Tells that the upstream closed the stream. Without the terminal marker before it, that is a failure. */
+  readonly end: () => Result.Result<ReadonlyArray<ChatChunk>, Failure>
+}
+
+/** Writes a stream in the wire's framing. Holds the state of one answer. */
+export interface ChatStreamEncoder {
+  /** The text to send for a chunk; empty where the wire has nothing to say yet. */
+  readonly push: (chunk: ChatChunk) => string
+  /** What ends a stream that is complete. */
+  readonly end: () => string
+  /** What ends a stream that failed after it had begun: the wire's own error, and no success marker. */
+  readonly error: (error: GatewayError) => string
+}
+
+/** An error body in the wire's form. */
+export interface EncodedError {
+  readonly status: number
+  readonly body: Json
+}
+
+/** The provider's side of a chat codec. */
+export interface ChatUpstreamCodec {
+  readonly encodeRequest: (call: ChatCall, stream: boolean) => Result.Result<EncodedRequest, ValidationError>
+  /** `text` is the body as it came, `json` the same parsed. */
+  readonly decodeResponse: (text: string, json: unknown, call: ChatCall) => Result.Result<ChatResponse, Failure>
+  readonly streamDecoder: (call: ChatCall) => ChatStreamDecoder
+  /** Reads an error answer. `body` may be anything: JSON, an HTML page, nothing. */
+  readonly decodeError: (status: number, headers: Readonly<Record<string, string>>, body: string) => Failure
+}
+
+/** The dialect's side of a chat codec. */
+export interface ChatDialectCodec {
+  readonly decodeRequest: (json: unknown) => Result.Result<ChatRequest, ValidationError>
+  readonly encodeResponse: (response: ChatResponse, request: ChatRequest) => Json
+  readonly streamEncoder: (request: ChatRequest) => ChatStreamEncoder
+  readonly encodeError: (error: GatewayError, requestId: string) => EncodedError
+}
