@@ -145,8 +145,7 @@ const choiceKeys = {
 export const Alternative = Schema.Struct(choiceFields).pipe(Schema.encodeKeys(choiceKeys))
 export interface Alternative extends Schema.Schema.Type<typeof Alternative> {}
 
-/** A whole answer. */
-export const ChatResponse = Schema.Struct({
+const responseFields = {
   id: Schema.String,
   /** The model as the provider names the one that served. */
   model: Schema.String,
@@ -162,13 +161,35 @@ export const ChatResponse = Schema.Struct({
   modelUsed: Schema.optionalKey(Schema.String),
   /** Whether a candidate other than the first one served; set by the pipeline. */
   fallbackUsed: Schema.optionalKey(Schema.Boolean)
-}).pipe(Schema.encodeKeys({
+}
+const responseKeys = {
   ...choiceKeys,
   droppedParams: "dropped_params",
   modelUsed: "model_used",
   fallbackUsed: "fallback_used"
-}))
+} as const
+
+/** A whole answer. */
+export const ChatResponse = Schema.Struct(responseFields).pipe(Schema.encodeKeys(responseKeys))
 export interface ChatResponse extends Schema.Schema.Type<typeof ChatResponse> {}
+
+/** One of an answer's tool calls, without the rest of the answer around it. */
+export const ToolCall = Schema.Struct({ id: Schema.String, name: Schema.String, arguments: Schema.String })
+export interface ToolCall extends Schema.Schema.Type<typeof ToolCall> {}
+
+/** A whole answer as the native API gives it: the tool calls among `content` are listed once more by themselves. */
+export const ChatAnswer = Schema.Struct({ ...responseFields, toolCalls: Schema.Array(ToolCall) }).pipe(
+  Schema.encodeKeys({ ...responseKeys, toolCalls: "tool_calls" })
+)
+export interface ChatAnswer extends Schema.Schema.Type<typeof ChatAnswer> {}
+
+/** The native API's view of a response. */
+export const toAnswer = (response: ChatResponse): ChatAnswer => ({
+  ...response,
+  toolCalls: response.content.flatMap((part) =>
+    part.type === "tool_call" ? [{ id: part.id, name: part.name, arguments: part.arguments }] : []
+  )
+})
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Stream

@@ -125,7 +125,11 @@ export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", message
 }
 
 /** The address is served, but not with this method. */
-export class MethodNotAllowed extends Schema.TaggedError<MethodNotAllowed>()("MethodNotAllowed", message) {
+export class MethodNotAllowed extends Schema.TaggedError<MethodNotAllowed>()("MethodNotAllowed", {
+  ...message,
+  /** The methods that the address takes, as the `allow` header lists them. */
+  allow: Schema.optionalKey(Schema.String)
+}) {
   readonly code = "method_not_allowed"
   readonly status = 405
 }
@@ -328,6 +332,8 @@ export class GatewayError extends Schema.TaggedError<GatewayError>()("GatewayErr
 /** Wraps a reason. */
 export const fail = (reason: GatewayErrorReason): GatewayError => new GatewayError({ reason })
 
-/** A validation error about one field. */
+/** A validation error about one field, or about the whole body where `field` is empty. */
 export const invalid = (field: string, problem: string): ValidationError =>
-  new ValidationError({ message: field === "" ? problem : `${field}: ${problem}`, field })
+  field === ""
+    ? new ValidationError({ message: problem })
+    : new ValidationError({ message: `${field}: ${problem}`, field })

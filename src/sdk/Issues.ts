@@ -7,13 +7,20 @@ const format = SchemaIssue.makeFormatterStandardSchemaV1()
 /** So many problems are told at once; a broken request of 10,000 messages gets a bounded answer. */
 const maxIssues = 16
 const maxMessage = 300
+/** A path's keys are the caller's own text, and may be of any length. */
+const maxKey = 100
 
-/** Writes a path as callers know it: `messages[2].content`. */
+const shownKey = (key: PropertyKey): string => {
+  const text = String(key)
+  return text.length > maxKey ? `${text.slice(0, maxKey)}…` : text
+}
+
+/** Writes a path as callers know it: `messages[2].content`. Long keys are cut. */
 export const formatPath = (path: ReadonlyArray<PropertyKey>): string => {
   let written = ""
   for (const key of path) {
     if (typeof key === "number") written += `[${key}]`
-    else written += written === "" ? String(key) : `.${String(key)}`
+    else written += written === "" ? shownKey(key) : `.${shownKey(key)}`
   }
   return written
 }

@@ -26,7 +26,7 @@ export const Capability = Schema.Literals([
 ])
 export type Capability = typeof Capability.Type
 
-/** A price that rises with the size of the prompt: each tier holds from `start` input tokens on. USD per million tokens. */
+/** A price that rises with the size of the prompt: a tier holds for a request with more than `start` input tokens. USD per million tokens. */
 export const TieredPrice = Schema.Struct({
   base: Schema.Finite,
   tiers: Schema.Array(Schema.Struct({ start: Schema.Finite, price: Schema.Finite }))

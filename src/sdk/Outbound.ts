@@ -52,6 +52,11 @@ export interface UpstreamStream extends UpstreamHead {
   readonly body: Stream.Stream<Uint8Array, ProviderError>
   /** Reads the rest as text, up to the given number of bytes; for error bodies. */
   readonly text: (maxBytes: number) => Effect.Effect<string, ProviderError>
+  /**
+   * Tells that all content has been read, though the upstream has not ended the body yet. The connection then gets a
+   * moment to finish by itself, so that it can be used again, instead of being cut when the scope closes.
+   */
+  readonly complete: () => void
 }
 
 /** One upstream, ready to be called. Interrupting any of its effects closes the connection at once. */

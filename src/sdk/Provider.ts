@@ -60,6 +60,8 @@ export interface Provider {
   readonly kind: string
   /** The protocol that it speaks, one of the folders under `wire/`. */
   readonly wire: string
+  /** Where it is, for catalogues that tell hosts apart; without credentials. */
+  readonly baseUrl?: string
   /** Whether models that nobody knows may be called; absent: only until discovery has answered. */
   readonly unlistedModels?: "allow" | "deny"
   /** How often to ask for the models, ms; absent: the registry's default. */

@@ -39,3 +39,10 @@ export const sourceOf = (value: ChatChunk | ChatResponse, wire: string): Source 
   const source = Sourced.read(value)
   return source !== undefined && source.wire === wire ? source : undefined
 }
+
+/**
+ * Adds the gateway's own findings (a cost, dropped parameters, the model that served) to a value that nobody else holds
+ * yet, and keeps its source: no wire says these things, so the original is still what the provider said.
+ */
+export const annotate = <A extends ChatChunk | ChatResponse>(value: A, findings: Partial<A>): A =>
+  Object.assign(value, findings)

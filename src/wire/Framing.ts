@@ -53,11 +53,16 @@ export const ndjson = (): Framing => {
   let pending: Array<string> = []
   let pendingLength = 0
   const cut = (text: string, last: boolean): Result.Result<ReadonlyArray<WireEvent>, Failure> => {
-    pendingLength += text.length
-    if (pendingLength > maxEventSize) return Result.fail(tooLarge)
+    if (!last && !text.includes("\n")) {
+      pendingLength += text.length
+      if (pendingLength > maxEventSize) return Result.fail(tooLarge)
+      pending.push(text)
+      return Result.succeed([])
+    }
     pending.push(text)
-    if (!last && !text.includes("\n")) return Result.succeed([])
     const lines = pending.join("").split("\n")
+    // The limit is a line's and not a push's: many small lines may come at once.
+    if (lines.some((line) => line.length > maxEventSize)) return Result.fail(tooLarge)
     const rest = last ? "" : lines.pop() ?? ""
     pending = [rest]
     pendingLength = rest.length

@@ -1,0 +1,380 @@
+/**
+ * The configuration of a gateway: its schema, which is the one place that says what `gateway.yaml` may hold, and the
+ * defaults. The file's keys are snake_case, TypeScript's are camelCase; durations are ms, sizes are bytes, dates Unix ms.
+ *
+ * Names that refer to each other (a key's tenant, a route's provider) are checked by `CrossReferences.ts`, and what a file
+ * holds comes in through `ConfigFile.ts`.
+ */
+import { Schema, SchemaGetter, SchemaTransformation } from "effect"
+import { Capability } from "../sdk/Model.ts"
+import {
+  absentIfEmpty,
+  Amount,
+  BaseUrl,
+  HttpUrl,
+  HttpUrlOrEmpty,
+  integer,
+  matching,
+  Moment,
+  oneOf,
+  secretAbsentIfEmpty,
+  section,
+  Switch,
+  Text
+} from "./Fields.ts"
+import { Duration, PositiveDuration, Size } from "./Units.ts"
+
+/**
+ * A key that may be left out; `value` is what it is then, in the file's own spelling. The key's value is decoded to the end
+ * before the default comes in: `Schema.withDecodingDefaultKey` would check the encoded side of a whole section first, and
+ * a mistyped word would hide what the section's own checks have to say.
+ */
+const defaulted = <S extends Schema.ConstraintCodec<unknown, unknown>>(schema: S, value: S["Encoded"]) =>
+  Schema.withDecodingDefaultTypeKey<S>(Schema.decodeEffect(schema)(value))(schema)
+
+// ------------------------------------------------------------------------------------------------------------------
+// server, auth
+// ------------------------------------------------------------------------------------------------------------------
+
+const Server = section({
+  host: defaulted(matching(/^[A-Za-z0-9.:_-]{1,253}$/u, "expected a host name or an IP address"), "127.0.0.1"),
+  port: defaulted(integer(0, 65535), 8080),
+  max_body: defaulted(Size, "25MB"),
+  drain_timeout: defaulted(Duration, "30s")
+})
+
+const hashProblem = "expected 64 hexadecimal digits, the SHA-256 of the key"
+
+const AuthKey = section({
+  id: Text,
+  sha256: matching(/^[0-9A-Fa-f]{64}$/u, hashProblem).pipe(Schema.decode(SchemaTransformation.toLowerCase())),
+  tenant: Text,
+  user: Schema.optionalKey(Text),
+  models: Schema.optionalKey(Schema.Array(Text)),
+  tags: defaulted(Schema.Array(Text), []),
+  admin: defaulted(Switch, false),
+  expires: Schema.optionalKey(Moment)
+})
+
+const Jwt = section({
+  jwks_url: HttpUrl,
+  issuer: Text,
+  audience: Schema.Union([Text, Schema.NonEmptyArray(Text)]),
+  tenant_claim: defaulted(Text, "tenant"),
+  user_claim: defaulted(Text, "sub"),
+  clock_skew: defaulted(Duration, "30s")
+})
+
+const Auth = section({
+  mode: oneOf(["none", "keys", "jwt"]),
+  keys: defaulted(Schema.Array(AuthKey), []),
+  jwt: Schema.optionalKey(Jwt)
+})
+
+// ------------------------------------------------------------------------------------------------------------------
+// tenants
+// ------------------------------------------------------------------------------------------------------------------
+
+const RateLimit = section(
+  {
+    per: oneOf(["tenant", "user", "key", "model"]),
+    requests: Schema.optionalKey(integer(1, 1e12)),
+    tokens: Schema.optionalKey(integer(1, 1e12)),
+    concurrent: Schema.optionalKey(integer(1, 1e6)),
+    window: Schema.optionalKey(PositiveDuration)
+  },
+  (limit) => {
+    const given = [limit.requests, limit.tokens, limit.concurrent].filter((value) => value !== undefined).length
+    return given === 1 ? undefined : "needs exactly one of requests, tokens and concurrent"
+  },
+  (limit) => {
+    if (limit.concurrent !== undefined) {
+      return limit.window === undefined ? undefined : "a limit of concurrent requests has no window"
+    }
+    return limit.window === undefined ? "needs a window, such as 1m" : undefined
+  }
+)
+
+const Budget = section({
+  per: oneOf(["tenant", "user", "key", "tag", "model"]),
+  usd: Amount,
+  window: oneOf(["hour", "day", "week", "month", "total"])
+})
+
+const Tenant = section({
+  parent: Schema.optionalKey(Text),
+  models: Schema.optionalKey(Schema.Array(Text)),
+  rate_limits: defaulted(Schema.Array(RateLimit), []),
+  budgets: defaulted(Schema.Array(Budget), []),
+  interceptors: defaulted(Schema.Array(Text), [])
+})
+
+// ------------------------------------------------------------------------------------------------------------------
+// providers, models, routes
+// ------------------------------------------------------------------------------------------------------------------
+
+/** The kinds of provider that a configuration can name. */
+export const ProviderType = oneOf(["openai", "anthropic", "ollama", "sandbox"])
+export type ProviderType = typeof ProviderType.Type
+
+/** Where a provider of each kind is, unless its configuration says otherwise; the sandbox is nowhere. */
+export const defaultBaseUrls: { readonly [Type in Exclude<ProviderType, "sandbox">]: string } = {
+  openai: "https://api.openai.com/v1",
+  anthropic: "https://api.anthropic.com",
+  ollama: "http://127.0.0.1:11434"
+}
+
+const headerValue = matching(/^[\t\x20-\x7e]{0,8192}$/u, "expected a header value: printable ASCII on one line")
+
+const Provider = section({
+  type: ProviderType,
+  base_url: absentIfEmpty(BaseUrl),
+  api_key: secretAbsentIfEmpty(matching(/^[\x21-\x7e]*$/u, "expected a key: printable ASCII without spaces")),
+  headers: defaulted(Schema.Record(Schema.String, headerValue), {}),
+  unlisted_models: Schema.optionalKey(oneOf(["allow", "deny"])),
+  discovery: Schema.optionalKey(section({ interval: defaulted(PositiveDuration, "5m") }))
+}).pipe(Schema.decode({
+  decode: SchemaGetter.transform((provider) =>
+    provider.type === "sandbox" || provider.baseUrl !== undefined
+      ? provider
+      : { ...provider, baseUrl: defaultBaseUrls[provider.type] }
+  ),
+  encode: SchemaGetter.passthrough()
+}))
+
+const Price = Schema.Union([
+  Amount,
+  section({ base: Amount, tiers: Schema.Array(section({ start: Amount, price: Amount })) })
+])
+
+const ModelPrices = section({
+  input_mtok: Price,
+  output_mtok: Price,
+  cache_read_mtok: Schema.optionalKey(Price),
+  cache_write_mtok: Schema.optionalKey(Price),
+  cache_write_1h_mtok: Schema.optionalKey(Price),
+  input_audio_mtok: Schema.optionalKey(Price),
+  input_image_mtok: Schema.optionalKey(Price),
+  output_audio_mtok: Schema.optionalKey(Price),
+  output_image_mtok: Schema.optionalKey(Price),
+  requests_kcount: Schema.optionalKey(Amount)
+})
+
+const ModelEntry = section({
+  id: Text,
+  display_name: Schema.optionalKey(Text),
+  capabilities: Schema.optionalKey(Schema.Array(Capability)),
+  context_window: Schema.optionalKey(integer(1, 1e9)),
+  max_output_tokens: Schema.optionalKey(integer(1, 1e9)),
+  prices: Schema.optionalKey(ModelPrices),
+  status: Schema.optionalKey(oneOf(["active", "deprecated"]))
+})
+
+const Retry = section(
+  {
+    base: defaulted(PositiveDuration, "250ms"),
+    max: defaulted(PositiveDuration, "8s")
+  },
+  (retry) => retry.base <= retry.max ? undefined : "base must not be longer than max"
+)
+
+const RouteModel = Schema.Union([Text, section({ model: Text, weight: defaulted(Amount, 1) })])
+
+const Route = section({
+  policy: defaulted(oneOf(["priority", "cheapest", "fastest", "weighted", "least_busy"]), "priority"),
+  models: Schema.Array(RouteModel).check(Schema.isMinLength(1, { message: "needs at least one model" })),
+  hedge_after: Schema.optionalKey(Duration),
+  timeouts: Schema.optionalKey(section({
+    connect: Schema.optionalKey(PositiveDuration),
+    first_token: Schema.optionalKey(PositiveDuration),
+    idle: Schema.optionalKey(PositiveDuration),
+    total: Schema.optionalKey(PositiveDuration)
+  })),
+  attempts: Schema.optionalKey(integer(1, 20)),
+  retry: Schema.optionalKey(Retry)
+})
+
+const Timeouts = section({
+  connect: defaulted(PositiveDuration, "5s"),
+  first_token: defaulted(PositiveDuration, "30s"),
+  idle: defaulted(PositiveDuration, "30s"),
+  total: defaulted(PositiveDuration, "10m")
+})
+
+const Defaults = section({
+  timeouts: defaulted(Timeouts, {}),
+  attempts: defaulted(integer(1, 20), 4),
+  retry: defaulted(Retry, {}),
+  unknown_price: defaulted(
+    Schema.Union([oneOf(["deny_if_budgeted", "free"]), section({ flat_usd: Amount })]),
+    "deny_if_budgeted"
+  )
+})
+
+// ------------------------------------------------------------------------------------------------------------------
+// interceptors, usage, audit
+// ------------------------------------------------------------------------------------------------------------------
+
+const interceptor = {
+  on: defaulted(Schema.Array(oneOf(["request", "response"])), ["request", "response"]),
+  order: Schema.optionalKey(integer(-1000, 1000)),
+  failure: defaulted(oneOf(["open", "closed"]), "closed")
+}
+
+const Interceptor = Schema.Union([
+  section({ type: Schema.Literal("noop"), ...interceptor }),
+  section({
+    type: Schema.Literal("pii"),
+    ...interceptor,
+    redact: defaulted(Schema.Array(oneOf(["email", "phone", "credit_card", "iban", "ip"])), [
+      "email",
+      "phone",
+      "credit_card",
+      "iban",
+      "ip"
+    ]),
+    patterns: defaulted(Schema.Record(Schema.String, Text), {}),
+    action: defaulted(oneOf(["redact", "pseudonymise", "block"]), "redact")
+  }),
+  section({
+    type: Schema.Literal("moderation"),
+    ...interceptor,
+    model: Text,
+    timeout: defaulted(PositiveDuration, "5s")
+  }),
+  section({
+    type: Schema.Literal("webhook"),
+    ...interceptor,
+    url: HttpUrl,
+    secret: secretAbsentIfEmpty(Schema.String),
+    timeout: defaulted(PositiveDuration, "5s")
+  }),
+  section({
+    type: Schema.Literal("prompt-guard"),
+    ...interceptor,
+    max_chars: Schema.optionalKey(integer(1, 1e9)),
+    deny: defaulted(Schema.Array(Text), [])
+  }),
+  section({
+    type: Schema.Literal("header-metadata"),
+    ...interceptor,
+    headers: Schema.Record(Schema.String, Text)
+  })
+])
+
+const Usage = section({
+  sinks: defaulted(Schema.Array(section({ type: oneOf(["noop", "log", "sql"]) })), [{ type: "sql" }]),
+  durability: defaulted(oneOf(["batched", "strict"]), "batched")
+})
+
+const AuditSink = Schema.Union([
+  section({ type: Schema.Literal("noop") }),
+  section({ type: Schema.Literal("jsonl"), path: Text }),
+  section({ type: Schema.Literal("sql") })
+])
+
+const Audit = section({ sinks: defaulted(Schema.Array(AuditSink), []) })
+
+// ------------------------------------------------------------------------------------------------------------------
+// storage, type_registry, observability
+// ------------------------------------------------------------------------------------------------------------------
+
+const Storage = section({
+  sql: defaulted(
+    Schema.RedactedFromValue(
+      matching(
+        /^(?:sqlite:.+|postgres(?:ql)?:\/\/.+)$/u,
+        "expected sqlite:PATH or postgres://user:password@host/database"
+      )
+    ),
+    "sqlite:./data/gateway.db"
+  ),
+  redis: secretAbsentIfEmpty(matching(/^(?:|rediss?:\/\/.+)$/u, "expected redis://host:port or rediss://host:port")),
+  files: defaulted(
+    section({
+      dir: defaulted(Text, "./data/files"),
+      max_size: defaulted(Size, "200MB"),
+      ttl: defaulted(PositiveDuration, "7d")
+    }),
+    {}
+  ),
+  fetch: defaulted(
+    section({
+      allow: defaulted(
+        Schema.Array(matching(
+          /^(?:[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})|[0-9A-Fa-f:.]{2,45}\/\d{1,3})$/u,
+          "expected a host name or a range of addresses such as 10.0.0.0/8"
+        )),
+        []
+      ),
+      max_size: defaulted(Size, "50MB")
+    }),
+    {}
+  )
+})
+
+const TypeRegistry = section(
+  {
+    folder: Schema.optionalKey(Text),
+    url: absentIfEmpty(HttpUrlOrEmpty),
+    ttl: defaulted(PositiveDuration, "5m")
+  },
+  (registry) =>
+    (registry.folder === undefined) === (registry.url === undefined) ? "needs either a folder or a url" : undefined
+)
+
+const Observability = section({
+  otlp: absentIfEmpty(HttpUrlOrEmpty),
+  metrics: defaulted(Switch, true),
+  log_level: defaulted(oneOf(["trace", "debug", "info", "warn", "error"]), "info")
+})
+
+// ------------------------------------------------------------------------------------------------------------------
+// The whole
+// ------------------------------------------------------------------------------------------------------------------
+
+const fields = {
+  server: defaulted(Server, {}),
+  auth: defaulted(Auth, { mode: "none" }),
+  tenants: defaulted(Schema.Record(Schema.String, Tenant), {}),
+  providers: defaulted(Schema.Record(Schema.String, Provider), {}),
+  models: defaulted(Schema.Array(ModelEntry), []),
+  routes: defaulted(Schema.Record(Schema.String, Route), {}),
+  defaults: defaulted(Defaults, {}),
+  interceptors: defaulted(Schema.Record(Schema.String, Interceptor), {}),
+  usage: defaulted(Usage, {}),
+  audit: defaulted(Audit, {}),
+  storage: defaulted(Storage, {}),
+  type_registry: Schema.optionalKey(TypeRegistry),
+  observability: defaulted(Observability, {})
+}
+
+/** The schema of a configuration: decoded from the file's own spelling, all defaults filled in. */
+export const GatewayConfig = section(fields)
+
+/** Where a configuration came from. */
+export interface ConfigSource {
+  /** The file's name as it was given. */
+  readonly file: string
+  /** The line of each key that the file holds, by its path in the file's spelling (`defaults.retry`), from 1. */
+  readonly lines: ReadonlyMap<string, number>
+}
+
+/** A decoded configuration. */
+export interface GatewayConfig extends Schema.Schema.Type<typeof GatewayConfig> {
+  /** Absent for a configuration that was not read from a file. */
+  readonly source?: ConfigSource
+}
+
+/** One configured key. Its `sha256` is lower-case. */
+export interface AuthKeyConfig extends Schema.Schema.Type<typeof AuthKey> {}
+/** One configured tenant. */
+export interface TenantConfig extends Schema.Schema.Type<typeof Tenant> {}
+/** One configured provider. */
+export interface ProviderConfig extends Schema.Schema.Type<typeof Provider> {}
+/** What the configuration says about one model. */
+export interface ModelConfig extends Schema.Schema.Type<typeof ModelEntry> {}
+/** One configured route. */
+export interface RouteConfig extends Schema.Schema.Type<typeof Route> {}
+/** Where tool schemas come from: a folder or a remote registry. */
+export interface TypeRegistryConfig extends Schema.Schema.Type<typeof TypeRegistry> {}

@@ -1,0 +1,99 @@
+/** From a configuration to the Layers that it describes: providers, registries, the gateway, the callers it knows. */
+import { Layer } from "effect"
+import { FetchHttpClient } from "effect/http"
+import { Gateway } from "../gateway/Gateway.ts"
+import * as Registries from "../gateway/Registries.ts"
+import * as IdentityKeys from "../modules/identity/IdentityKeys.ts"
+import { compilePatterns } from "../modules/modelRegistry/ModelPattern.ts"
+import * as Registry from "../modules/modelRegistry/Registry.ts"
+import * as OutboundUndici from "../modules/outbound/OutboundUndici.ts"
+import * as TypeRegistryFolder from "../modules/typeRegistry/TypeRegistryFolder.ts"
+import * as TypeRegistryHttp from "../modules/typeRegistry/TypeRegistryHttp.ts"
+import * as Anthropic from "../plugins/providers/anthropic/Anthropic.ts"
+import * as Ollama from "../plugins/providers/ollama/Ollama.ts"
+import * as OpenAi from "../plugins/providers/openai/OpenAi.ts"
+import * as Sandbox from "../plugins/providers/sandbox/Sandbox.ts"
+import type { Caller } from "../sdk/Caller.ts"
+import { TypeRegistry } from "../sdk/TypeRegistry.ts"
+import type { GatewayConfig, ProviderConfig } from "./GatewayConfig.ts"
+
+/** The plugin of one configured provider. A new kind of provider is one more case. */
+const providerLayer = (slug: string, config: ProviderConfig) => {
+  const options = {
+    slug,
+    headers: config.headers,
+    ...(config.baseUrl === undefined ? {} : { baseUrl: config.baseUrl }),
+    ...(config.apiKey === undefined ? {} : { apiKey: config.apiKey }),
+    ...(config.unlistedModels === undefined ? {} : { unlistedModels: config.unlistedModels }),
+    ...(config.discovery === undefined ? {} : { discoveryInterval: config.discovery.interval })
+  }
+  switch (config.type) {
+    case "openai":
+      return OpenAi.layer(options)
+    case "anthropic":
+      return Anthropic.layer(options)
+    case "ollama":
+      return Ollama.layer(options)
+    case "sandbox":
+      return Sandbox.layer({ slug })
+  }
+}
+
+/** Which models a caller may use: what its tenant, each of the tenant's ancestors and its key all allow. */
+const approvals = (config: GatewayConfig) => {
+  const tenants = new Map<string, ReadonlyArray<(id: string) => boolean>>()
+  for (const name of Object.keys(config.tenants)) {
+    const rules: Array<(id: string) => boolean> = []
+    for (let at: string | undefined = name; at !== undefined; at = config.tenants[at]?.parent) {
+      const models = config.tenants[at]?.models
+      if (models !== undefined) rules.push(compilePatterns(models))
+    }
+    tenants.set(name, rules)
+  }
+  const keys = new Map<string, (id: string) => boolean>()
+  for (const key of config.auth.keys) if (key.models !== undefined) keys.set(key.id, compilePatterns(key.models))
+  return (caller: Caller) => {
+    const rules = tenants.get(caller.tenant) ?? []
+    const own = caller.keyId === undefined ? undefined : keys.get(caller.keyId)
+    if (rules.length === 0 && own === undefined) return undefined
+    return (id: string) => rules.every((allows) => allows(id)) && (own === undefined || own(id))
+  }
+}
+
+const typeRegistry = (config: GatewayConfig) => {
+  const registry = config.typeRegistry
+  if (registry?.folder !== undefined) return TypeRegistryFolder.layerFolder({ dir: registry.folder })
+  if (registry?.url !== undefined) {
+    return TypeRegistryHttp.layerHttp({ url: registry.url, ttl: registry.ttl }).pipe(
+      Layer.provide(FetchHttpClient.layer)
+    )
+  }
+  return TypeRegistry.layerEmpty
+}
+
+const identity = (config: GatewayConfig) =>
+  config.auth.mode === "keys"
+    ? IdentityKeys.layerKeys(config.auth.keys.map((key) => ({
+      id: key.id,
+      sha256: key.sha256,
+      tenant: key.tenant,
+      tags: key.tags,
+      ...(key.user === undefined ? {} : { user: key.user }),
+      ...(key.expires === undefined ? {} : { expiresAt: key.expires })
+    })))
+    : IdentityKeys.layerNone()
+
+/** Everything that the configuration describes, short of the listening socket. */
+export const layer = (config: GatewayConfig) => {
+  const providers = Object.entries(config.providers).map(([slug, provider]) => providerLayer(slug, provider))
+  return Gateway.layer({ timeouts: config.defaults.timeouts }).pipe(
+    Layer.provideMerge(Registry.layer({ models: config.models, approvals: approvals(config) })),
+    Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),
+    Layer.provideMerge(Layer.mergeAll(
+      Registries.layer,
+      OutboundUndici.layer,
+      typeRegistry(config),
+      identity(config)
+    ))
+  )
+}

@@ -1,0 +1,264 @@
+/**
+ * Every key of the configuration file in one table: its type, default, meaning, and whether it acts in this version. The
+ * JSON Schema takes its descriptions from here, and docs/CONFIGURATION.md its tables; tests keep all three equal.
+ * In paths, `<name>` stands for a name of the user's own and `[]` for any item of a list.
+ */
+
+/** One key. */
+export interface KeyEntry {
+  readonly path: string
+  readonly type: string
+  /** As the file would have it; `required` where it must be given; empty where there is none. */
+  readonly default: string
+  readonly meaning: string
+  /** Whether it acts in this version. */
+  readonly active: boolean
+}
+
+const on = (path: string, type: string, standard: string, meaning: string): KeyEntry => ({
+  path,
+  type,
+  default: standard,
+  meaning,
+  active: true
+})
+const off = (path: string, type: string, standard: string, meaning: string): KeyEntry => ({
+  ...on(path, type, standard, meaning),
+  active: false
+})
+
+/** All keys, in the order of the page. */
+export const keyReference: ReadonlyArray<KeyEntry> = [
+  on("server", "mapping", "{}", "The HTTP server."),
+  on("server.host", "host or IP", "127.0.0.1", "Where to listen. Beyond loopback only with authentication."),
+  on("server.port", "0 to 65535", "8080", "The port to listen on; 0 takes a free one."),
+  on("server.max_body", "size", "25MB", "The largest JSON body of a request."),
+  on("server.drain_timeout", "duration", "30s", "How long SIGTERM waits for running requests."),
+
+  on("auth", "mapping", "{ mode: none }", "Who may call."),
+  on(
+    "auth.mode",
+    "none, keys, jwt",
+    "required",
+    "How callers show who they are. none is for loopback only; jwt does not act yet and is refused at start-up."
+  ),
+  on("auth.keys", "list", "[]", "Keys. Secrets are not kept here, only their hashes."),
+  on("auth.keys[].id", "text", "required", "The key's name in records; each once."),
+  on("auth.keys[].sha256", "64 hex digits", "required", "SHA-256 of the key: printf %s \"$KEY\" | sha256sum."),
+  on(
+    "auth.keys[].tenant",
+    "text",
+    "required",
+    "On whose account requests run. Must be one of tenants, if that section is there."
+  ),
+  on("auth.keys[].user", "text", "", "The end user, where the key stands for one."),
+  on("auth.keys[].models", "list of patterns", "", "The models that this key may use, within what its tenant may use."),
+  on("auth.keys[].tags", "list of texts", "[]", "Tags for records."),
+  off("auth.keys[].admin", "true, false", "false", "Whether the key may use the admin API."),
+  on(
+    "auth.keys[].expires",
+    "date",
+    "",
+    "From then on the key is refused: 2027-01-31 (its begin, UTC) or 2027-01-31T12:00:00Z."
+  ),
+  off("auth.jwt", "mapping", "", "How JSON Web Tokens are checked; needed for the mode jwt."),
+  off("auth.jwt.jwks_url", "URL", "required", "Where the issuer's keys are."),
+  off("auth.jwt.issuer", "text", "required", "The iss claim that tokens must have."),
+  off("auth.jwt.audience", "text or list", "required", "The aud claim that tokens must have."),
+  off("auth.jwt.tenant_claim", "text", "tenant", "The claim that names the tenant."),
+  off("auth.jwt.user_claim", "text", "sub", "The claim that names the user."),
+  off("auth.jwt.clock_skew", "duration", "30s", "By how much clocks may differ."),
+
+  on("tenants", "mapping by name", "{}", "Tenants form a tree; children inherit, and may only restrict."),
+  on("tenants.<name>.parent", "a tenant", "", "The tenant that it belongs to."),
+  on(
+    "tenants.<name>.models",
+    "list of patterns",
+    "",
+    "The models that it may use, with * for anything: openai::*, anthropic::claude-*. Left out: all that its parent may use."
+  ),
+  off("tenants.<name>.rate_limits", "list", "[]", "Limits; each has exactly one of requests, tokens and concurrent."),
+  off("tenants.<name>.rate_limits[].per", "tenant, user, key, model", "required", "What each has a limit of its own."),
+  off("tenants.<name>.rate_limits[].requests", "number", "", "Requests in a window."),
+  off("tenants.<name>.rate_limits[].tokens", "number", "", "Tokens in a window, input and output together."),
+  off("tenants.<name>.rate_limits[].concurrent", "number", "", "Requests at the same time; has no window."),
+  off("tenants.<name>.rate_limits[].window", "duration", "", "The window; needed for requests and tokens."),
+  off("tenants.<name>.budgets", "list", "[]", "What may be spent."),
+  off(
+    "tenants.<name>.budgets[].per",
+    "tenant, user, key, tag, model",
+    "required",
+    "What each has a budget of its own."
+  ),
+  off("tenants.<name>.budgets[].usd", "number", "required", "US dollars in a window."),
+  off("tenants.<name>.budgets[].window", "hour, day, week, month, total", "required", "When the budget starts anew."),
+  off("tenants.<name>.interceptors", "list of names", "[]", "Interceptors that its requests go through."),
+
+  on(
+    "providers",
+    "mapping by slug",
+    "from the environment",
+    "The providers. A slug is made of a-z, 0-9, ., _ and -; models are called slug::model. Left out: those that the environment gives, as without a file."
+  ),
+  on(
+    "providers.<name>.type",
+    "openai, anthropic, ollama, sandbox",
+    "required",
+    "The kind of provider. openai is any server that is compatible with OpenAI's API."
+  ),
+  on(
+    "providers.<name>.base_url",
+    "URL",
+    "the provider's own",
+    "Where it is, without query. Default https://api.openai.com/v1, https://api.anthropic.com or http://127.0.0.1:11434, by type."
+  ),
+  on("providers.<name>.api_key", "text", "", "Its key; an empty text means none. Take it from the environment."),
+  on("providers.<name>.headers", "mapping", "{}", "Headers to send with every request."),
+  on(
+    "providers.<name>.unlisted_models",
+    "allow, deny",
+    "",
+    "Whether models may be called that neither catalogue, configuration nor discovery knows. Left out: only until discovery has answered."
+  ),
+  on("providers.<name>.discovery", "mapping", "", "How the provider is asked for its models."),
+  on("providers.<name>.discovery.interval", "duration", "5m", "How often."),
+
+  on("models", "list", "[]", "Adds to, or overrides, what the catalogue and discovery know of a model."),
+  on("models[].id", "provider::model", "required", "The model; its provider must exist."),
+  on("models[].display_name", "text", "", "Its name for people."),
+  on("models[].capabilities", "list", "", "What it can take, make and do."),
+  on("models[].context_window", "number", "", "Tokens, prompt and answer together."),
+  on("models[].max_output_tokens", "number", "", "Tokens."),
+  on(
+    "models[].prices",
+    "mapping",
+    "",
+    "USD per million tokens; a number, or { base, tiers: [{ start, price }] } where it rises with the size of the prompt."
+  ),
+  on("models[].prices.input_mtok", "price", "required", "Input."),
+  on("models[].prices.output_mtok", "price", "required", "Output."),
+  on("models[].prices.cache_read_mtok", "price", "as input", "Input read from a cache."),
+  on("models[].prices.cache_write_mtok", "price", "as input", "Input written to a cache."),
+  on("models[].prices.cache_write_1h_mtok", "price", "as input", "Input written to a cache for an hour."),
+  on("models[].prices.input_audio_mtok", "price", "as input", "Audio input."),
+  on("models[].prices.input_image_mtok", "price", "as input", "Image input."),
+  on("models[].prices.output_audio_mtok", "price", "as output", "Audio output."),
+  on("models[].prices.output_image_mtok", "price", "as output", "Image output."),
+  on("models[].prices.requests_kcount", "number", "", "USD per thousand requests, on top."),
+  on("models[].status", "active, deprecated", "", "A deprecated model is refused."),
+
+  off("routes", "mapping by name", "{}", "Names for several models and a policy. A name must not hold ::."),
+  off(
+    "routes.<name>.policy",
+    "priority, cheapest, fastest, weighted, least_busy",
+    "priority",
+    "Which model comes first."
+  ),
+  off("routes.<name>.models", "list", "required", "The models, at least one: ids, or { model, weight }."),
+  off("routes.<name>.models[].model", "provider::model", "required", "A model of a weighted route."),
+  off("routes.<name>.models[].weight", "number", "1", "Its share in a weighted route."),
+  off(
+    "routes.<name>.hedge_after",
+    "duration",
+    "",
+    "After how long without content the next model is started beside the first."
+  ),
+  off("routes.<name>.timeouts", "mapping", "", "Timers of this route; what is left out comes from defaults.timeouts."),
+  off("routes.<name>.timeouts.connect", "duration", "", "As defaults.timeouts.connect."),
+  off("routes.<name>.timeouts.first_token", "duration", "", "As defaults.timeouts.first_token."),
+  off("routes.<name>.timeouts.idle", "duration", "", "As defaults.timeouts.idle."),
+  off("routes.<name>.timeouts.total", "duration", "", "As defaults.timeouts.total."),
+  off("routes.<name>.attempts", "1 to 20", "", "As defaults.attempts."),
+  off("routes.<name>.retry", "mapping", "", "As defaults.retry."),
+  off("routes.<name>.retry.base", "duration", "250ms", "As defaults.retry.base."),
+  off("routes.<name>.retry.max", "duration", "8s", "As defaults.retry.max."),
+
+  on("defaults", "mapping", "{}", "What holds for every request."),
+  on("defaults.timeouts", "mapping", "{}", "The four timers."),
+  on("defaults.timeouts.connect", "duration", "5s", "Until the request is on its way over an open connection."),
+  on("defaults.timeouts.first_token", "duration", "30s", "From there until the first content."),
+  on("defaults.timeouts.idle", "duration", "30s", "Between two pieces of content."),
+  on("defaults.timeouts.total", "duration", "10m", "The whole request, over all attempts."),
+  off("defaults.attempts", "1 to 20", "4", "Calls in all for one request: retries and fallbacks together."),
+  off("defaults.retry", "mapping", "{}", "How long to wait before a retry."),
+  off("defaults.retry.base", "duration", "250ms", "Before the first; doubled for each that follows."),
+  off("defaults.retry.max", "duration", "8s", "The longest wait."),
+  off(
+    "defaults.unknown_price",
+    "deny_if_budgeted, free, { flat_usd }",
+    "deny_if_budgeted",
+    "What a request to a model without a known price costs a budget."
+  ),
+  off("defaults.unknown_price.flat_usd", "number", "required", "USD a request."),
+
+  off("interceptors", "mapping by name", "{}", "Interceptors, to be named by tenants."),
+  off(
+    "interceptors.<name>.type",
+    "noop, pii, moderation, webhook, prompt-guard, header-metadata",
+    "required",
+    "The kind."
+  ),
+  off("interceptors.<name>.on", "list of request, response", "[request, response]", "What it looks at."),
+  off("interceptors.<name>.order", "-1000 to 1000", "", "Its place among the others, lowest first."),
+  off("interceptors.<name>.failure", "open, closed", "closed", "Whether requests go on when it fails."),
+  off("interceptors.<name>.redact", "list of email, phone, credit_card, iban, ip", "all", "pii: what it looks for."),
+  off("interceptors.<name>.patterns", "mapping", "{}", "pii: patterns of your own, by name."),
+  off("interceptors.<name>.action", "redact, pseudonymise, block", "redact", "pii: what happens to a finding."),
+  off("interceptors.<name>.model", "provider::model", "required", "moderation: the model that is asked."),
+  off("interceptors.<name>.url", "URL", "required", "webhook: where the call goes."),
+  off("interceptors.<name>.secret", "text", "", "webhook: signs the call."),
+  off("interceptors.<name>.timeout", "duration", "5s", "moderation, webhook: how long it may take."),
+  off("interceptors.<name>.max_chars", "number", "", "prompt-guard: the longest prompt."),
+  off("interceptors.<name>.deny", "list of patterns", "[]", "prompt-guard: what a prompt must not hold."),
+  off(
+    "interceptors.<name>.headers",
+    "mapping",
+    "required",
+    "header-metadata: tags by the header that they are taken from."
+  ),
+
+  off("usage", "mapping", "{}", "Usage records."),
+  off("usage.sinks", "list", "[{ type: sql }]", "Where they go."),
+  off("usage.sinks[].type", "noop, log, sql", "required", "The kind of sink."),
+  off("usage.durability", "batched, strict", "batched", "strict: an answer ends only after its record is committed."),
+
+  off("audit", "mapping", "{}", "Audit events."),
+  off("audit.sinks", "list", "[]", "Where they go."),
+  off("audit.sinks[].type", "noop, jsonl, sql", "required", "The kind of sink."),
+  off("audit.sinks[].path", "path", "required", "jsonl: the file."),
+
+  off("storage", "mapping", "{}", "What survives a restart, and what replicas share."),
+  off("storage.sql", "sqlite:PATH or postgres://...", "sqlite:./data/gateway.db", "The database."),
+  off(
+    "storage.redis",
+    "redis://... or rediss://...",
+    "",
+    "Shared limits, budgets and breakers; an empty text means none."
+  ),
+  off("storage.files", "mapping", "{}", "Files that callers upload and models make."),
+  off("storage.files.dir", "path", "./data/files", "Where they are."),
+  off("storage.files.max_size", "size", "200MB", "The largest one."),
+  off("storage.files.ttl", "duration", "7d", "How long they are kept."),
+  off("storage.fetch", "mapping", "{}", "Media that requests name by URL."),
+  off("storage.fetch.allow", "list of hosts or CIDRs", "[]", "What may be fetched beyond public https addresses."),
+  off("storage.fetch.max_size", "size", "50MB", "The largest one."),
+
+  on("type_registry", "mapping", "", "Where the schemas of referenced tools come from: a folder or a url, not both."),
+  on("type_registry.folder", "path", "", "A folder of JSON Schema files."),
+  on("type_registry.url", "URL", "", "A remote registry."),
+  on("type_registry.ttl", "duration", "5m", "How long a schema of a remote registry is kept."),
+
+  off("observability", "mapping", "{}", "What the gateway tells about itself."),
+  off("observability.otlp", "URL", "", "An OpenTelemetry collector; an empty text means none."),
+  off("observability.metrics", "true, false", "true", "Whether /metrics is served."),
+  off("observability.log_level", "trace, debug, info, warn, error", "info", "What is logged.")
+]
+
+/** The row of a key in the tables of docs/CONFIGURATION.md. */
+export const referenceRow = (entry: KeyEntry): string => {
+  const cell = (text: string): string => text.replaceAll("|", "\\|")
+  const standard = entry.default === "" ? "" : entry.default === "required" ? "required" : `\`${cell(entry.default)}\``
+  return `| \`${entry.path}\` | ${cell(entry.type)} | ${standard} | ${cell(entry.meaning)} | ${
+    entry.active ? "yes" : "not yet"
+  } |`
+}

@@ -1,0 +1,168 @@
+/**
+ * One attempt: one call to one provider, under the timers, reported in the exchange. A streamed attempt is over, for the
+ * stages before it, when it commits: with the first content, or with the end of an empty answer. Until then nothing has
+ * reached the caller, and a failure is an ordinary failed attempt; after it, a failure is the end of the stream.
+ */
+import { Cause, Clock, Effect, Exit, Scope, Stream } from "effect"
+import type { Timeouts } from "../sdk/Caller.ts"
+import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
+import { type ChatCall, ProviderError } from "../sdk/Provider.ts"
+import type { ChunkPull, Chunks } from "./ChunkPull.ts"
+import type { AttemptReport, Exchange } from "./Exchange.ts"
+import type { AttemptError } from "./Failure.ts"
+import type { Candidate } from "./Resolution.ts"
+import { limitStream, limitTotal, timedOut } from "./Timers.ts"
+
+/** Chunks held back before the commit at most; they carry no content, so more of them mean a broken provider. */
+const maxHeldBack = 4096
+
+/** A connect timer that ran out in Outbound is the same to a caller as the pipeline's own timers. */
+const named = (timeouts: Timeouts) => (error: AttemptError): AttemptError =>
+  error._tag === "ProviderError" && error.timeout === "connect"
+    ? timedOut(error.provider, "connect", timeouts.connect)
+    : error
+
+const outcomeOf = (exit: Exit.Exit<unknown, AttemptError>): AttemptReport["outcome"] => {
+  if (Exit.isSuccess(exit)) return "ok"
+  const failure = exit.cause.reasons.find(Cause.isFailReason)
+  if (failure === undefined) return "cancelled"
+  return failure.error._tag === "ProviderTimeout" ? `timeout_${failure.error.phase}` : failure.error.kind
+}
+
+/** Writes the attempt into the exchange, however it ends, and how long the provider was waited for. */
+const reported = (exchange: Exchange, candidate: Candidate) => <A, R>(self: Effect.Effect<A, AttemptError, R>) =>
+  Effect.suspend(() => {
+    const startedAt = exchange.elapsed()
+    exchange.model = candidate.model
+    return Effect.onExit(self, (exit) =>
+      Effect.sync(() => {
+        const durationMs = exchange.elapsed() - startedAt
+        exchange.upstreamMs += durationMs
+        exchange.attempts.push({ model: candidate.model.id, outcome: outcomeOf(exit), durationMs })
+      }))
+  })
+
+const unsupported = (candidate: Candidate, what: string) =>
+  new ProviderError({ provider: candidate.provider.slug, kind: "caller", message: `this provider has no ${what}` })
+
+/** Calls a provider for a whole answer. */
+export const attemptChat = (
+  exchange: Exchange,
+  candidate: Candidate,
+  call: ChatCall,
+  timeouts: Timeouts
+): Effect.Effect<ChatResponse, AttemptError> => {
+  const { provider } = candidate
+  if (provider.chat === undefined) return Effect.fail(unsupported(candidate, "chat"))
+  return provider.chat(call).pipe(
+    limitTotal(provider.slug, timeouts, exchange.elapsed()),
+    Effect.mapError(named(timeouts)),
+    reported(exchange, candidate)
+  )
+}
+
+/** A stream whose first content is there. */
+export interface CommittedStream {
+  readonly pull: ChunkPull<AttemptError>
+}
+
+/**
+ * Calls a provider for a stream and waits for its commit. The scope owns the upstream's connection; a failed attempt has
+ * closed it by the time that it fails.
+ */
+export const attemptStream = (
+  exchange: Exchange,
+  candidate: Candidate,
+  call: ChatCall,
+  timeouts: Timeouts
+): Effect.Effect<CommittedStream, AttemptError, Scope.Scope> => {
+  const { provider } = candidate
+  if (provider.streamChat === undefined) return Effect.fail(unsupported(candidate, "streamed chat"))
+  const source = provider.streamChat(call)
+  return Effect.gen(function*() {
+    const scope = yield* Scope.fork(yield* Effect.scope)
+    const clock = yield* Clock.Clock
+    return yield* Effect.gen(function*() {
+      const chunks = yield* Scope.provide(Stream.toPull(source), scope)
+      const pull: ChunkPull<AttemptError> = Effect.mapError(
+        limitStream(provider.slug, timeouts, exchange.elapsed(), clock, wholeStream(provider.slug, chunks)),
+        (error) => Cause.isDone(error) ? error : named(timeouts)(error)
+      )
+      const held = yield* holdBack(exchange, candidate, pull)
+      exchange.firstTokenMs = exchange.elapsed()
+      return { pull: resume(held, pull) }
+    }).pipe(Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
+  }).pipe(reported(exchange, candidate))
+}
+
+/** Fails a stream that ends without having said why: whatever the provider, an answer cut short is no answer. */
+const wholeStream = (provider: string, pull: ChunkPull<ProviderError>): ChunkPull<ProviderError> => {
+  let finished = false
+  return pull.pipe(
+    Effect.map((chunks) => {
+      finished ||= chunks.some((chunk) => chunk.finishReason !== undefined)
+      return chunks
+    }),
+    Effect.catchIf(
+      (error): error is Cause.Done => Cause.isDone(error) && !finished,
+      () =>
+        Effect.fail(
+          new ProviderError({
+            provider,
+            kind: "protocol",
+            message: "the provider's stream ended before the answer did"
+          })
+        )
+    )
+  )
+}
+
+const commits = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined
+
+/** Pulls until the first content, and gives what was held until then. */
+const holdBack = Effect.fnUntraced(function*(
+  exchange: Exchange,
+  candidate: Candidate,
+  pull: ChunkPull<AttemptError>
+): Effect.fn.Return<ReadonlyArray<ChatChunk>, AttemptError> {
+  const held: Array<ChatChunk> = []
+  let committed = false
+  while (!committed) {
+    const chunks: Chunks = yield* Effect.catchIf(pull, isDone, () =>
+      Effect.fail(
+        new ProviderError({
+          provider: candidate.provider.slug,
+          kind: "protocol",
+          message: "the provider's stream ended without an answer"
+        })
+      ))
+    for (const chunk of chunks) {
+      if (chunk.droppedParams !== undefined) exchange.dropped = chunk.droppedParams
+      // A chunk that only names what was dropped has no id of the provider's, and nothing for the caller.
+      if (chunk.droppedParams === undefined || chunk.id !== "") held.push(chunk)
+      committed ||= commits(chunk)
+    }
+    if (held.length > maxHeldBack) {
+      return yield* new ProviderError({
+        provider: candidate.provider.slug,
+        kind: "protocol",
+        message: "the provider's stream goes on without content"
+      })
+    }
+  }
+  return held
+})
+
+/** The pull again, with what was held before it. */
+const resume = <E>(held: ReadonlyArray<ChatChunk>, pull: ChunkPull<E>): ChunkPull<E> => {
+  const [first, ...rest] = held
+  let pending: Chunks | undefined = first === undefined ? undefined : [first, ...rest]
+  return Effect.suspend(() => {
+    if (pending === undefined) return pull
+    const chunks = pending
+    pending = undefined
+    return Effect.succeed(chunks)
+  })
+}
+
+const isDone = (error: AttemptError | Cause.Done): error is Cause.Done => Cause.isDone(error)

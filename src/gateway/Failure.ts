@@ -1,0 +1,40 @@
+/** How a failed attempt looks to the caller. The one place where a provider's error becomes the gateway's. */
+import { fail, type GatewayError, ProviderFailed, ProviderTimeout, ValidationError } from "../sdk/GatewayError.ts"
+import type { ProviderError } from "../sdk/Provider.ts"
+
+/** What an attempt fails with: the provider's error, or a timer of the gateway's own. */
+export type AttemptError = ProviderError | ProviderTimeout
+
+/** Upstream texts are cut at this length. */
+const maxMessage = 2000
+
+const bounded = (text: string): string => text.length > maxMessage ? `${text.slice(0, maxMessage)}…` : text
+
+const credentialMessage = (provider: string) =>
+  `the provider "${provider}" refused the gateway's own credentials; the operator has to renew them`
+
+/** The caller's view of a failed attempt. */
+export const gatewayError = (error: AttemptError): GatewayError => {
+  if (error._tag === "ProviderTimeout") return fail(error)
+  if (error.refused === true) {
+    return fail(
+      new ValidationError({
+        message: error.message,
+        ...(error.field === undefined ? {} : { field: error.field })
+      })
+    )
+  }
+  return fail(
+    new ProviderFailed({
+      // An upstream's words about the gateway's own key may quote a part of it.
+      message: error.kind === "credential" ? credentialMessage(error.provider) : bounded(error.message),
+      kind: error.kind,
+      provider: error.provider,
+      ...(error.status === undefined ? {} : { upstreamStatus: error.status }),
+      ...(error.code === undefined || error.kind === "credential" ? {} : { upstreamCode: error.code }),
+      ...(error.type === undefined || error.kind === "credential" ? {} : { upstreamType: error.type }),
+      ...(error.field === undefined ? {} : { field: error.field }),
+      ...(error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs })
+    })
+  )
+}

@@ -1,0 +1,235 @@
+#!/usr/bin/env node
+/** The command line: `llm-gateway serve | check | models | chat`. */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import {
+  Cause,
+  Console,
+  Effect,
+  Exit,
+  FileSystem,
+  Layer,
+  Logger,
+  Option,
+  Runtime,
+  Stdio,
+  Stream,
+  Terminal
+} from "effect"
+import { Argument, CliError, Command, Flag } from "effect/cli"
+import { FetchHttpClient, HttpClient, HttpServer } from "effect/http"
+import * as ConfigFile from "./config/ConfigFile.ts"
+import { environmentProblems, type EnvironmentRecord, fromEnvironment, ollamaUrl } from "./config/Environment.ts"
+import type { GatewayConfig } from "./config/GatewayConfig.ts"
+import * as GatewayLayer from "./config/GatewayLayer.ts"
+import { inactiveSections, listenProblem } from "./config/StartupNotices.ts"
+import { Gateway } from "./gateway/Gateway.ts"
+import type { ChatRequest, Message } from "./sdk/Chat.ts"
+import { text, textOf } from "./sdk/Content.ts"
+import type { ModelInfo, Price } from "./sdk/Model.ts"
+import { ModelRegistry } from "./sdk/ModelRegistry.ts"
+import * as GatewayServer from "./server/GatewayServer.ts"
+
+const version = "0.1.0"
+
+// The one place where the process's environment is read.
+const environment: EnvironmentRecord = process.env
+
+/** Ends a command that cannot do its work; the message is all that the user is shown. */
+const failed = (message: string) => Effect.fail(new CliError.UserError({ cause: message, userMessage: message }))
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Configuration
+// ---------------------------------------------------------------------------------------------------------------------
+
+const defaultFile = "gateway.yaml"
+/** A local server answers at once or not at all. */
+const probeTimeout = "500 millis"
+
+const ollamaAnswers = Effect.gen(function*() {
+  const client = yield* HttpClient.HttpClient
+  const response = yield* client.get(`${ollamaUrl(environment)}/api/version`)
+  yield* response.text
+  return response.status === 200
+}).pipe(
+  Effect.timeout(probeTimeout),
+  Effect.orElseSucceed(() => false),
+  Effect.provide(FetchHttpClient.layer)
+)
+
+/** The file that was named, else `gateway.yaml` where there is one, else what the environment offers. */
+const loadConfig = Effect.fnUntraced(function*(file: Option.Option<string>) {
+  const fs = yield* FileSystem.FileSystem
+  const path = Option.isSome(file) ? file.value : (yield* fs.exists(defaultFile)) ? defaultFile : undefined
+  if (path !== undefined) {
+    return yield* Effect.catchTag(ConfigFile.load(path, environment), "ConfigError", (error) => failed(error.message))
+  }
+  const problems = environmentProblems(environment)
+  if (problems.length > 0) return yield* failed(problems.join("\n"))
+  return fromEnvironment(environment, { ollama: yield* ollamaAnswers })
+})
+
+const notices = (config: GatewayConfig): ReadonlyArray<string> =>
+  inactiveSections(config).map(({ line, reason, section }) =>
+    `${config.source === undefined ? "" : `${config.source.file}:${line ?? 1}: `}${section}: ${reason}`
+  )
+
+const config = Flag.File("config").pipe(
+  Flag.withAlias("c"),
+  Flag.withDescription("The configuration file; default gateway.yaml, or else the environment"),
+  Flag.optional
+)
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Commands
+// ---------------------------------------------------------------------------------------------------------------------
+
+const announce = (config: GatewayConfig) =>
+  Effect.gen(function*() {
+    const server = yield* HttpServer.HttpServer
+    const { address: bound } = server
+    const address = bound._tag === "UnixPathAddress" ? "a socket" : `http://${hostOf(config)}:${bound.port}`
+    yield* Effect.logInfo(`LLM Gateway ${version} listens on ${address}`, {
+      providers: Object.keys(config.providers),
+      configuration: config.source?.file ?? "environment",
+      authentication: config.auth.mode
+    })
+  })
+
+const hostOf = (config: GatewayConfig) =>
+  config.server.host.includes(":") ? `[${config.server.host}]` : config.server.host
+
+const serve = Command.make("serve", { config }, ({ config: file }) =>
+  Effect.gen(function*() {
+    const config = yield* loadConfig(file)
+    const problem = listenProblem(config)
+    if (problem !== undefined) return yield* failed(problem)
+    for (const notice of notices(config)) yield* Effect.logWarning(notice)
+    return yield* Layer.launch(
+      Layer.effectDiscard(announce(config)).pipe(
+        Layer.provideMerge(GatewayServer.layer({
+          host: config.server.host,
+          port: config.server.port,
+          maxBodyBytes: config.server.maxBody,
+          drainTimeout: config.server.drainTimeout
+        })),
+        Layer.provide(GatewayLayer.layer(config))
+      )
+    ).pipe(Effect.catchTag("ServeError", () =>
+      failed(`cannot listen on ${config.server.host}:${config.server.port}; is it in use already?`)))
+  })).pipe(Command.withDescription("Runs the HTTP service"))
+
+const check = Command.make("check", { config }, ({ config: file }) =>
+  Effect.gen(function*() {
+    const config = yield* loadConfig(file)
+    const problem = listenProblem(config)
+    if (problem !== undefined) return yield* failed(problem)
+    for (const notice of notices(config)) yield* Console.log(notice)
+    const { models, providers } = config
+    yield* Console.log(
+      `${config.source?.file ?? "environment"}: ok (${
+        Object.keys(providers).length
+      } providers, ${models.length} configured models)`
+    )
+  })).pipe(Command.withDescription("Checks the configuration and says what is wrong with it"))
+
+const priceText = (price: Price | undefined): string =>
+  price === undefined ? "?" : String(typeof price === "number" ? price : price.base)
+
+const modelLine = (model: ModelInfo): string =>
+  [
+    model.id.padEnd(44),
+    `${priceText(model.prices?.inputMtok)}/${priceText(model.prices?.outputMtok)}`.padEnd(14),
+    String(model.contextWindow ?? "?").padEnd(10),
+    model.capabilities?.join(" ") ?? "?"
+  ].join(" ")
+
+const models = Command.make("models", { config }, ({ config: file }) =>
+  Effect.gen(function*() {
+    const config = yield* loadConfig(file)
+    yield* Effect.gen(function*() {
+      yield* Effect.flatMap(ModelRegistry, (registry) => registry.refresh)
+      const list = yield* Effect.flatMap(Gateway, (gateway) => gateway.models)
+      yield* Console.log(["model".padEnd(44), "USD/Mtok".padEnd(14), "context".padEnd(10), "capabilities"].join(" "))
+      for (const model of list) yield* Console.log(modelLine(model))
+    }).pipe(Effect.provide(GatewayLayer.layer(config)))
+  })).pipe(Command.withDescription("Lists the models that the providers offer, with prices, context and capabilities"))
+
+const chat = Command.make("chat", {
+  config,
+  prompt: Argument.String("prompt").pipe(Argument.withDescription("What to ask")),
+  model: Flag.String("model").pipe(Flag.withAlias("m"), Flag.withDescription("The model, such as openai::gpt-4o-mini")),
+  system: Flag.String("system").pipe(Flag.withDescription("A system message"), Flag.optional),
+  stream: Flag.Boolean("stream").pipe(Flag.withDescription("Print the answer as it comes"), Flag.withDefault(false))
+}, ({ config: file, model, prompt, stream, system }) =>
+  Effect.gen(function*() {
+    const config = yield* loadConfig(file)
+    const question: Message = { role: "user", content: [text(prompt)] }
+    const request: ChatRequest = {
+      model,
+      messages: Option.match(system, {
+        onNone: () => [question],
+        onSome: (value) => [{ role: "system", content: [text(value)] }, question]
+      })
+    }
+    yield* (stream ? printStream(request) : printAnswer(request)).pipe(
+      Effect.catchTag("GatewayError", (error) => failed(`${error.code}: ${error.message}`)),
+      Effect.provide(GatewayLayer.layer(config))
+    )
+  })).pipe(Command.withDescription("Asks a model one question"))
+
+const printAnswer = (request: ChatRequest) =>
+  Effect.gen(function*() {
+    const gateway = yield* Gateway
+    const response = yield* gateway.chat(request)
+    for (const part of response.content) {
+      if (part.type === "tool_call") yield* Console.log(`[${part.name} ${part.arguments}]`)
+    }
+    yield* Console.log(textOf(response.content))
+  })
+
+const printStream = (request: ChatRequest) =>
+  Effect.gen(function*() {
+    const gateway = yield* Gateway
+    const terminal = yield* Terminal.Terminal
+    yield* Stream.runForEach(gateway.streamChat(request), (chunk) =>
+      terminal.display(chunk.delta.map((delta) => delta.type === "text" ? delta.text : "").join("")))
+    yield* terminal.display("\n")
+  })
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Start
+// ---------------------------------------------------------------------------------------------------------------------
+
+const program = Command.make("llm-gateway").pipe(
+  Command.withDescription("One interface in front of many LLM providers"),
+  Command.withSubcommands([serve, check, models, chat]),
+  Command.run({ version })
+)
+
+/** Pretty for people, a JSON object a line for machines. */
+const logger = Layer.unwrap(
+  Effect.map(
+    Stdio.Stdio,
+    (stdio) =>
+      Layer.unwrap(
+        Effect.map(stdio.stdoutIsTerminal, (terminal) =>
+          Logger.layer([terminal ? Logger.consolePretty() : Logger.consoleJson]))
+      )
+  )
+)
+
+/** A service that was told to stop, and did, has done well. */
+const teardown: Runtime.Teardown = (exit, onExit) =>
+  Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause) ? onExit(0) : Runtime.defaultTeardown(exit, onExit)
+
+program.pipe(
+  Effect.provide(Layer.provideMerge(logger, NodeServices.layer)),
+  // What a user did wrong has been shown already; anything else is worth its whole cause.
+  Effect.tapCause((cause) =>
+    Cause.hasInterruptsOnly(cause) ||
+      cause.reasons.some((reason) => Cause.isFailReason(reason) && CliError.isCliError(reason.error))
+      ? Effect.void
+      : Effect.logError(cause)
+  ),
+  NodeRuntime.runMain({ teardown, disableErrorReporting: true })
+)

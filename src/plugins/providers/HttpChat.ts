@@ -1,0 +1,220 @@
+/**
+ * Chat over HTTP, for every provider whose protocol has a codec under `wire/`: encode, send through Outbound, decode.
+ * What differs between such providers is a codec, a framing and a path, and nothing else.
+ */
+import { Cause, Effect, Result, Stream } from "effect"
+import type { ChatChunk, ChatResponse } from "../../sdk/Chat.ts"
+import { ValidationError } from "../../sdk/GatewayError.ts"
+import type { Upstream, UpstreamRequest } from "../../sdk/Outbound.ts"
+import { type ChatCall, type Failure, type Provider, ProviderError } from "../../sdk/Provider.ts"
+import { annotate } from "../../sdk/Wire.ts"
+import type { ChatStreamDecoder, ChatUpstreamCodec, Json } from "../../wire/Codec.ts"
+import type { Framing } from "../../wire/Framing.ts"
+
+/** What makes one provider's chat endpoint. */
+export interface HttpChatEndpoint {
+  /** The provider's slug. */
+  readonly provider: string
+  readonly upstream: Upstream
+  readonly codec: ChatUpstreamCodec
+  readonly framing: () => Framing
+  /** Below the base URL. */
+  readonly path: string
+  /** What a streamed answer's content type starts with; a JSON answer in its place is read as an error or refused. */
+  readonly streamType: string
+}
+
+/** Bytes of an error answer that are read. */
+const maxErrorBody = 64 * 1024
+
+/** A failure as the codec tells it, as this provider's error. */
+export const providerError = (provider: string, failure: Failure): ProviderError =>
+  new ProviderError({ provider, ...failure })
+
+/** A request that the wire has no form for: the caller's error, found before anything was sent. */
+const refused = (provider: string, error: ValidationError): ProviderError =>
+  new ProviderError({
+    provider,
+    kind: "caller",
+    refused: true,
+    message: error.message,
+    ...(error.field === undefined ? {} : { field: error.field })
+  })
+
+const malformed = (provider: string): ProviderError =>
+  new ProviderError({ provider, kind: "protocol", message: "the provider answered with malformed JSON" })
+
+/** Parses JSON from an upstream; a failure never holds the text. */
+export const parseJson = (text: string): Result.Result<unknown, "malformed"> =>
+  Result.try({ try: (): unknown => JSON.parse(text), catch: () => "malformed" as const })
+
+const isSuccess = (status: number) => status >= 200 && status < 300
+
+interface Prepared {
+  readonly request: UpstreamRequest
+  readonly dropped: ReadonlyArray<string>
+}
+
+const prepare = (
+  endpoint: HttpChatEndpoint,
+  call: ChatCall,
+  stream: boolean
+): Result.Result<Prepared, ProviderError> =>
+  Result.gen(function*() {
+    const encoded = yield* endpoint.codec.encodeRequest(call, stream)
+    const body = yield* written(encoded.body)
+    return {
+      request: {
+        method: "POST" as const,
+        path: endpoint.path,
+        headers: {
+          "content-type": "application/json",
+          accept: stream ? endpoint.streamType : "application/json",
+          ...encoded.headers
+        },
+        body,
+        connectTimeout: call.connectTimeout
+      },
+      dropped: encoded.dropped
+    }
+  }).pipe(Result.mapError((error) => refused(endpoint.provider, error)))
+
+/** JSON text. A caller in the same process can pass what has none: a value that holds itself, or nests without end. */
+const written = (body: Json): Result.Result<string, ValidationError> =>
+  Result.try({
+    try: () => JSON.stringify(body),
+    catch: () => new ValidationError({ message: "the request cannot be written as JSON" })
+  })
+
+/** The provider's `chat`. */
+export const chat = (endpoint: HttpChatEndpoint): NonNullable<Provider["chat"]> =>
+  Effect.fnUntraced(function*(call): Effect.fn.Return<ChatResponse, ProviderError> {
+    const { request, dropped } = yield* Effect.fromResult(prepare(endpoint, call, false))
+    const answer = yield* endpoint.upstream.request(request)
+    if (!isSuccess(answer.status)) {
+      return yield* providerError(
+        endpoint.provider,
+        endpoint.codec.decodeError(answer.status, answer.headers, answer.body)
+      )
+    }
+    const json = parseJson(answer.body)
+    if (Result.isFailure(json)) return yield* malformed(endpoint.provider)
+    const decoded = endpoint.codec.decodeResponse(answer.body, json.success, call)
+    if (Result.isFailure(decoded)) return yield* providerError(endpoint.provider, decoded.failure)
+    return dropped.length === 0 ? decoded.success : annotate(decoded.success, { droppedParams: dropped })
+  })
+
+/** The provider's `streamChat`. */
+export const streamChat =
+  (endpoint: HttpChatEndpoint): NonNullable<Provider["streamChat"]> =>
+  (call): Stream.Stream<ChatChunk, ProviderError> =>
+    Stream.unwrap(Effect.gen(function*() {
+      const { request, dropped } = yield* Effect.fromResult(prepare(endpoint, call, true))
+      const answer = yield* endpoint.upstream.stream(request)
+      if (!isSuccess(answer.status)) {
+        const body = yield* answer.text(maxErrorBody)
+        return yield* providerError(
+          endpoint.provider,
+          endpoint.codec.decodeError(answer.status, answer.headers, body)
+        )
+      }
+      const type = answer.headers["content-type"] ?? ""
+      if (type.startsWith("application/json") && endpoint.streamType !== "application/json") {
+        return yield* notAStream(endpoint, call, yield* answer.text(maxErrorBody))
+      }
+      const chunks = decodeChunks(
+        answer.body,
+        endpoint.framing(),
+        endpoint.codec.streamDecoder(call),
+        endpoint.provider,
+        answer.complete
+      )
+      return dropped.length === 0 ? chunks : Stream.concat(
+        Stream.succeed<ChatChunk>({ id: "", model: call.model.model, delta: [], droppedParams: dropped }),
+        chunks
+      )
+    }))
+
+/** Some servers answer a streamed request with an error in a JSON body and status 200; others ignore `stream`. */
+const notAStream = (endpoint: HttpChatEndpoint, call: ChatCall, body: string): Effect.Effect<never, ProviderError> => {
+  const json = parseJson(body)
+  const decoded = Result.isFailure(json) ? undefined : endpoint.codec.decodeResponse(body, json.success, call)
+  return Effect.fail(
+    decoded !== undefined && Result.isFailure(decoded)
+      ? providerError(endpoint.provider, decoded.failure)
+      : new ProviderError({
+        provider: endpoint.provider,
+        kind: "protocol",
+        message: "the provider answered a streamed request without a stream"
+      })
+  )
+}
+
+/**
+ * Bytes to chunks, a network read at a time. Ends as soon as the decoder has seen the terminal marker; a body that ends
+ * before it is the decoder's failure.
+ */
+const decodeChunks = (
+  body: Stream.Stream<Uint8Array, ProviderError>,
+  framing: Framing,
+  decoder: ChatStreamDecoder,
+  provider: string,
+  complete: () => void
+): Stream.Stream<ChatChunk, ProviderError> =>
+  Stream.transformPull(body, (pull) => {
+    let failure: ProviderError | undefined
+    let ended = false
+    const decode = (events: ReturnType<Framing["push"]>, into: Array<ChatChunk>): void => {
+      if (Result.isFailure(events)) {
+        failure = providerError(provider, events.failure)
+        return
+      }
+      for (const event of events.success) {
+        if (decoder.isDone()) return
+        const decoded = decoder.push(event.data, event.event)
+        if (Result.isFailure(decoded)) {
+          failure = providerError(provider, decoded.failure)
+          return
+        }
+        for (const chunk of decoded.success) into.push(chunk)
+      }
+    }
+    const readEnd = (into: Array<ChatChunk>): void => {
+      decode(framing.end(), into)
+      if (failure !== undefined || decoder.isDone()) return
+      const last = decoder.end()
+      if (Result.isFailure(last)) failure = providerError(provider, last.failure)
+      else for (const chunk of last.success) into.push(chunk)
+    }
+    const next: Effect.Effect<readonly [ChatChunk, ...Array<ChatChunk>], ProviderError | Cause.Done> = Effect.suspend(
+      () => {
+        // What was decoded before a failure has been given out by now; the failure comes after it.
+        if (failure !== undefined) return Effect.fail(failure)
+        if (ended) return Cause.done()
+        return Effect.flatMap(
+          Effect.catchIf(pull, isDone, () => Effect.void),
+          (bytes) => {
+            const chunks: Array<ChatChunk> = []
+            if (bytes === undefined) {
+              ended = true
+              readEnd(chunks)
+            } else {
+              for (const piece of bytes) {
+                decode(framing.push(piece), chunks)
+                if (failure !== undefined || decoder.isDone()) break
+              }
+              if (decoder.isDone()) {
+                ended = true
+                complete()
+              }
+            }
+            const [first, ...rest] = chunks
+            return first === undefined ? next : Effect.succeed([first, ...rest] as const)
+          }
+        )
+      }
+    )
+    return Effect.succeed(next)
+  })
+
+const isDone = (error: unknown): error is Cause.Done => Cause.isDone(error)

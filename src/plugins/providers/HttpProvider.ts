@@ -1,0 +1,55 @@
+/** What the providers that are reached over HTTP have in common beside their chat: options, credentials, discovery. */
+import { Effect, type Redacted, Result } from "effect"
+import type { Upstream, UpstreamOptions, UpstreamRequest } from "../../sdk/Outbound.ts"
+import type { Failure, Provider, ProviderError } from "../../sdk/Provider.ts"
+import type { ChatUpstreamCodec } from "../../wire/Codec.ts"
+import { parseJson, providerError } from "./HttpChat.ts"
+
+/** Options that every HTTP provider has. */
+export interface HttpProviderOptions {
+  /** The provider's name in model ids; each plugin has a default. */
+  readonly slug?: string
+  /** The upstream's key; none for servers that ask for none. */
+  readonly apiKey?: Redacted.Redacted | undefined
+  /** Sent with every request. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  /** Whether models that nobody knows may be called; by default until discovery has answered. */
+  readonly unlistedModels?: "allow" | "deny" | undefined
+  /** How often to ask for the models, ms. */
+  readonly discoveryInterval?: number | undefined
+}
+
+/** A key as `authorization: Bearer …`. */
+export const bearer = (apiKey: Redacted.Redacted | undefined): Pick<UpstreamOptions, "credential"> =>
+  apiKey === undefined ? {} : { credential: { type: "bearer", secret: apiKey } }
+
+/** The parts of a provider's record that its options decide. */
+export const registration = (
+  options: HttpProviderOptions
+): Pick<Provider, "unlistedModels" | "discoveryInterval"> => ({
+  ...(options.unlistedModels === undefined ? {} : { unlistedModels: options.unlistedModels }),
+  ...(options.discoveryInterval === undefined ? {} : { discoveryInterval: options.discoveryInterval })
+})
+
+/** Sends a request whose answer is JSON, and reads it with `decode`; errors are read by the chat codec. */
+export const requestJson = Effect.fnUntraced(function*<A>(
+  upstream: Upstream,
+  codec: ChatUpstreamCodec,
+  provider: string,
+  request: UpstreamRequest,
+  decode: (json: unknown) => Result.Result<A, Failure>
+): Effect.fn.Return<A, ProviderError> {
+  const answer = yield* upstream.request(request)
+  if (answer.status < 200 || answer.status >= 300) {
+    return yield* providerError(provider, codec.decodeError(answer.status, answer.headers, answer.body))
+  }
+  const decoded = Result.flatMap(
+    Result.mapError(parseJson(answer.body), (): Failure => ({
+      kind: "protocol",
+      message: "the provider answered with malformed JSON"
+    })),
+    decode
+  )
+  if (Result.isFailure(decoded)) return yield* providerError(provider, decoded.failure)
+  return decoded.success
+})

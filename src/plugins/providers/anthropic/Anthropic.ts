@@ -1,0 +1,57 @@
+/** Anthropic's Messages API. */
+import { Effect } from "effect"
+import { Outbound } from "../../../sdk/Outbound.ts"
+import * as Provider from "../../../sdk/Provider.ts"
+import { anthropicMessages, decodeModels } from "../../../wire/anthropic/AnthropicMessages.ts"
+import { sse } from "../../../wire/Framing.ts"
+import * as HttpChat from "../HttpChat.ts"
+import { type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
+
+/** Options of the Anthropic plugin; `baseUrl` is without the version, as in Anthropic's SDKs. */
+export interface Options extends HttpProviderOptions {
+  /** Default `https://api.anthropic.com`. */
+  readonly baseUrl?: string
+}
+
+/** The version of the protocol for requests that no codec writes (https://docs.claude.com/en/api/versioning). */
+const version = "2023-06-01"
+
+/** Registers an Anthropic provider for as long as the Layer lives. */
+export const layer = (options: Options = {}) =>
+  Provider.layer(Effect.gen(function*() {
+    const outbound = yield* Outbound
+    const slug = options.slug ?? "anthropic"
+    const baseUrl = options.baseUrl ?? "https://api.anthropic.com"
+    const upstream = yield* outbound.upstream({
+      provider: slug,
+      baseUrl,
+      ...(options.apiKey === undefined
+        ? {}
+        : { credential: { type: "header", name: "x-api-key", secret: options.apiKey } }),
+      headers: { "anthropic-version": version, ...options.headers }
+    })
+    const endpoint: HttpChat.HttpChatEndpoint = {
+      provider: slug,
+      upstream,
+      codec: anthropicMessages,
+      framing: sse,
+      path: "/v1/messages",
+      streamType: "text/event-stream"
+    }
+    return {
+      slug,
+      kind: "anthropic",
+      wire: "anthropic",
+      baseUrl,
+      ...registration(options),
+      discover: requestJson(
+        upstream,
+        anthropicMessages,
+        slug,
+        { method: "GET", path: "/v1/models?limit=1000" },
+        decodeModels
+      ),
+      chat: HttpChat.chat(endpoint),
+      streamChat: HttpChat.streamChat(endpoint)
+    }
+  }))

@@ -1,0 +1,89 @@
+/**
+ * The native, provider-neutral HTTP API: content parts in, content parts out, snake_case JSON. This is its contract, from
+ * which the server's documentation and typed clients come.
+ *
+ * A streamed answer is server-sent events: `data: {id, model, delta, finish_reason?, usage?}` for each `ChatChunk`, then
+ * `data: [DONE]`; one that fails ends in `event: error` with a `Problem` as its data, and without `[DONE]`.
+ */
+import { Schema } from "effect"
+import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, HttpApiSecurity, OpenApi } from "effect/http-api"
+import { ChatAnswer, ChatRequest } from "./Chat.ts"
+import { Issue } from "./GatewayError.ts"
+import { ModelInfo } from "./Model.ts"
+
+/** A failure as RFC 9457 problem details; `code` is stable, `field` and `issues` are in the request's own spelling. */
+export const Problem = Schema.Struct({
+  type: Schema.String,
+  title: Schema.String,
+  status: Schema.Int,
+  detail: Schema.String,
+  code: Schema.String,
+  request_id: Schema.String,
+  field: Schema.optionalKey(Schema.String),
+  issues: Schema.optionalKey(Schema.Array(Issue)),
+  /** Members of the particular problem, such as `capability`, `models`, `candidates`, `phase` or `provider`. */
+  context: Schema.optionalKey(Schema.Record(Schema.String, Schema.Unknown))
+})
+export interface Problem extends Schema.Schema.Type<typeof Problem> {}
+
+const problem = <const Status extends number>(status: Status, description: string) =>
+  Problem.annotate({ description, identifier: `Problem${status}`, httpApiStatus: status }).pipe(
+    HttpApiSchema.asJson({ contentType: "application/problem+json" })
+  )
+
+const invalid = problem(400, "validation_error, invalid_schema_id: the request is wrong; `field` says where")
+const unauthorized = problem(401, "unauthorized: no key, or one that the gateway does not know")
+const failures = [
+  invalid,
+  unauthorized,
+  problem(403, "forbidden, model_not_approved, request_blocked, response_blocked"),
+  problem(404, "model_not_found, schema_not_found"),
+  problem(410, "model_deprecated"),
+  problem(413, "payload_too_large"),
+  problem(422, "capability_not_supported: `context.models` names some that can"),
+  problem(429, "the provider's quota is used up; `retry-after` says when to come back"),
+  problem(500, "internal_error: the cause is in the gateway's log under `request_id`"),
+  problem(502, "provider_error: the provider failed, or refused the gateway's own key"),
+  problem(503, "provider_error of an overloaded provider, store_unavailable, overloaded"),
+  problem(504, "provider_timeout: `context.phase` is connect, first_token, idle or total")
+] as const
+
+const chatExample: ChatRequest = {
+  model: "sandbox::echo",
+  messages: [{ role: "user", content: [{ type: "text", text: "Hello, gateway!" }] }]
+}
+
+/** One event of a streamed answer. */
+export const ChatEvent = Schema.Struct({ event: Schema.Literal("message"), data: Schema.String })
+
+const chat = HttpApiEndpoint.post("chat", "/chat/completions", {
+  payload: ChatRequest.annotate({ identifier: "ChatRequest", examples: [chatExample] }),
+  success: [ChatAnswer.annotate({ identifier: "ChatAnswer" }), HttpApiSchema.StreamSse({ events: ChatEvent })],
+  error: failures
+}).annotateMerge(OpenApi.annotations({
+  summary: "Chat",
+  description: "Asks a model for an answer, whole or (with `stream: true`) as server-sent events ending in `[DONE]`."
+}))
+
+/** The models that the caller may use. */
+export const ModelList = Schema.Struct({ models: Schema.Array(ModelInfo) })
+
+const models = HttpApiEndpoint.get("models", "/models", { success: ModelList, error: [unauthorized] }).annotateMerge(
+  OpenApi.annotations({
+    summary: "Models",
+    description: "The models that the caller may use, with capabilities, limits, prices and status."
+  })
+)
+
+/** How a caller shows its key. */
+export const bearer = HttpApiSecurity.bearer
+
+/** The native API. */
+export class GatewayApi extends HttpApi.make("llm-gateway").add(
+  HttpApiGroup.make("chat").add(chat).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1")
+).annotateMerge(OpenApi.annotations({
+  title: "LLM Gateway",
+  version: "1",
+  description: "One interface in front of many LLM providers."
+})) {}

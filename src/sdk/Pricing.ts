@@ -1,0 +1,96 @@
+/**
+ * What a usage costs. Pure integer arithmetic: money is an integer of nano-USD inside the gateway, and USD only at its
+ * edges, so that budgets add up to the last digit.
+ *
+ * Prices are read as integers of pico-USD a token (one millionth of their unit, USD per million tokens). That is exact
+ * for every price with up to six decimals; a finer one is rounded to the nearest such unit first. Products and the sum
+ * are exact, and the sum is rounded to nano-USD once, half up.
+ *
+ * Bounds: a total beyond `Number.MAX_SAFE_INTEGER` nano-USD (about nine million USD) saturates there. Whatever comes in,
+ * the result is a non-negative safe integer: counts and prices that are negative or not numbers count as zero.
+ */
+import type { Price, Prices } from "./Model.ts"
+import { totalInput, type Usage } from "./Usage.ts"
+
+const maxSafe = Number.MAX_SAFE_INTEGER
+const picoPerNano = 1000
+const usdPerMtokInPico = 1e6
+const usdPerKcountInPico = 1e9
+
+/** A non-negative safe integer from any number; NaN gives 0. */
+const bounded = (value: number): number => value > 0 ? Math.min(value, maxSafe) : 0
+
+/** A token count as it may be multiplied. */
+const count = (tokens: number | undefined): number => tokens === undefined ? 0 : Math.floor(bounded(tokens))
+
+/**
+ * The price that holds for a prompt of `input` tokens: of the tiers whose `start` it exceeds, the highest one's, else the
+ * base. It is charged for every token of the request, not only for those beyond `start`; so do the providers (Anthropic
+ * and Google above 200,000 tokens, OpenAI above 272,000), and so does `@pydantic/genai-prices`, whose data this is.
+ */
+const priceAt = (price: Price, input: number): number => {
+  if (typeof price === "number") return price
+  let usd = price.base
+  let start = -Infinity
+  for (const tier of price.tiers) {
+    if (input > tier.start && tier.start >= start) {
+      start = tier.start
+      usd = tier.price
+    }
+  }
+  return usd
+}
+
+/**
+ * The cost of one request in nano-USD, an integer.
+ *
+ * Each bucket is charged at its own price. A bucket without one is charged as plain input or output, a one-hour cache
+ * write as a cache write first; never at zero. Reasoning is part of `outputTokens` and not charged again. The tier is
+ * chosen by the total input, cached and media tokens included. A price per request is added once, whatever the tokens:
+ * do not ask for the cost of a request that never reached its provider.
+ */
+export const costNanoUsd = (usage: Usage, prices: Prices): number => {
+  const input = totalInput(usage)
+  const cacheWrite = prices.cacheWriteMtok ?? prices.inputMtok
+  const counts = [
+    count(usage.inputTokens),
+    count(usage.cacheReadTokens),
+    count(usage.cacheWrite5mTokens),
+    count(usage.cacheWrite1hTokens),
+    count(usage.inputAudioTokens),
+    count(usage.inputImageTokens),
+    count(usage.outputTokens),
+    count(usage.outputAudioTokens),
+    count(usage.outputImageTokens)
+  ]
+  const units = [
+    prices.inputMtok,
+    prices.cacheReadMtok ?? prices.inputMtok,
+    cacheWrite,
+    prices.cacheWrite1hMtok ?? cacheWrite,
+    prices.inputAudioMtok ?? prices.inputMtok,
+    prices.inputImageMtok ?? prices.inputMtok,
+    prices.outputMtok,
+    prices.outputAudioMtok ?? prices.outputMtok,
+    prices.outputImageMtok ?? prices.outputMtok
+  ].map((price) => Math.round(bounded(priceAt(price, input) * usdPerMtokInPico)))
+  const request = Math.round(bounded((prices.requestsKcount ?? 0) * usdPerKcountInPico))
+
+  // All terms are non-negative integers, so a floating sum that stays within the safe integers was exact all the way.
+  let pico = request
+  for (let index = 0; index < counts.length; index++) pico += (counts[index] ?? 0) * (units[index] ?? 0)
+  if (pico <= maxSafe - picoPerNano) {
+    const rounded = pico + picoPerNano / 2
+    return (rounded - rounded % picoPerNano) / picoPerNano
+  }
+
+  let exact = BigInt(request)
+  for (let index = 0; index < counts.length; index++) {
+    exact += BigInt(counts[index] ?? 0) * BigInt(units[index] ?? 0)
+  }
+  const nano = (exact + BigInt(picoPerNano / 2)) / BigInt(picoPerNano)
+  return nano > BigInt(maxSafe) ? maxSafe : Number(nano)
+}
+
+/** Nano-USD in USD, for the edges: headers, answers, reports. */
+export const usd = (nano: number): number => nano / 1e9

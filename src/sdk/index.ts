@@ -1,0 +1,33 @@
+/** What callers and plugins share: schemas, errors and the interfaces of services. Pure, and free of the rest. */
+export * from "./Caller.ts"
+export * as Chat from "./Chat.ts"
+export type {
+  ChatAnswer,
+  ChatChunk,
+  ChatRequest,
+  ChatResponse,
+  FinishReason,
+  Message,
+  PartDelta,
+  ResponseSchema
+} from "./Chat.ts"
+export * as ChatStream from "./ChatStream.ts"
+export * as Content from "./Content.ts"
+export * from "./GatewayApi.ts"
+export * from "./GatewayError.ts"
+export * as Gts from "./Gts.ts"
+export { Identity } from "./Identity.ts"
+export * as Interceptor from "./Interceptor.ts"
+export { InterceptorRegistry } from "./Interceptor.ts"
+export * as Model from "./Model.ts"
+export type { Capability, ModelInfo, Prices } from "./Model.ts"
+export { ModelRegistry } from "./ModelRegistry.ts"
+export * from "./Outbound.ts"
+export * as Pricing from "./Pricing.ts"
+export * as Provider from "./Provider.ts"
+export { ProviderError, ProviderRegistry } from "./Provider.ts"
+export * as Tool from "./Tool.ts"
+export { TypeRegistry } from "./TypeRegistry.ts"
+export * as Usage from "./Usage.ts"
+export * as UsageSink from "./UsageSink.ts"
+export { UsageSinkRegistry } from "./UsageSink.ts"

@@ -1,0 +1,201 @@
+/**
+ * What every dialect's routes do alike: find out who is calling, read the request's options and body, run the handler,
+ * and render whatever fails in the dialect's own error body. A dialect is a codec and a list of paths on top of this.
+ */
+import { Effect, Redacted, Result } from "effect"
+import { type HttpServerError, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { isUtf8 } from "node:buffer"
+import { type Caller, CurrentCaller, CurrentRequest, type RequestOptions, type Timeouts } from "../sdk/Caller.ts"
+import {
+  fail,
+  type GatewayError,
+  InternalError,
+  invalid,
+  NotFound,
+  PayloadTooLarge,
+  ValidationError
+} from "../sdk/GatewayError.ts"
+import { Identity } from "../sdk/Identity.ts"
+import { newRequestId } from "../gateway/Exchange.ts"
+import { describeDefect } from "../gateway/Defect.ts"
+
+/** How a dialect tells its callers what went wrong. */
+export interface Door {
+  readonly encodeError: (error: GatewayError, requestId: string) => {
+    readonly status: number
+    readonly body: Readonly<Record<string, unknown>>
+  }
+  /** Of error bodies; default `application/json`. */
+  readonly errorType?: string
+}
+
+/** What a handler knows of its request. */
+export interface Visit {
+  readonly request: HttpServerRequest.HttpServerRequest
+  readonly requestId: string
+}
+
+/** The caller's own id for a request is taken over if it is fit for a header and a log line. */
+const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/
+
+const requestIdOf = (request: HttpServerRequest.HttpServerRequest): string => {
+  const given = request.headers["x-request-id"]
+  return given !== undefined && requestIdPattern.test(given) ? given : newRequestId()
+}
+
+/** `authorization: Bearer …`, or `x-api-key` as Anthropic's SDKs send it. */
+const secretOf = (request: HttpServerRequest.HttpServerRequest): Redacted.Redacted | undefined => {
+  const authorization = request.headers["authorization"]
+  if (authorization !== undefined && /^bearer /i.test(authorization)) {
+    return Redacted.make(authorization.slice(7).trim())
+  }
+  const apiKey = request.headers["x-api-key"]
+  return apiKey === undefined ? undefined : Redacted.make(apiKey)
+}
+
+const timeoutHeaders: ReadonlyArray<readonly [string, keyof Timeouts]> = [
+  ["x-gateway-timeout-connect", "connect"],
+  ["x-gateway-timeout-first-token", "firstToken"],
+  ["x-gateway-timeout-idle", "idle"],
+  ["x-gateway-timeout-total", "total"]
+]
+
+const durationPattern = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m)?$/
+const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000 }
+
+/** Reads `x-gateway-timeout-*`: a number of ms, or one with its unit (`1500`, `1500ms`, `1.5s`, `2m`). */
+const timeoutsOf = (
+  request: HttpServerRequest.HttpServerRequest
+): Result.Result<Partial<Timeouts> | undefined, ValidationError> => {
+  let timeouts: Partial<Timeouts> | undefined
+  for (const [header, key] of timeoutHeaders) {
+    const value = request.headers[header]
+    if (value === undefined) continue
+    const match = durationPattern.exec(value.trim())
+    const ms = match === null ? NaN : Number(match[1]) * (unitMs[match[2] ?? "ms"] ?? 1)
+    if (!(ms > 0)) return Result.fail(invalid(header, "expected a duration such as 500, 500ms, 30s or 2m"))
+    timeouts = { ...timeouts, [key]: ms }
+  }
+  return Result.succeed(timeouts)
+}
+
+const errorResponse = (door: Door, error: GatewayError, requestId: string): HttpServerResponse.HttpServerResponse => {
+  const { body, status } = door.encodeError(error, requestId)
+  const headers: Record<string, string> = { "x-request-id": requestId }
+  if (error.retryAfterMs !== undefined) {
+    headers["retry-after"] = String(Math.max(1, Math.ceil(error.retryAfterMs / 1000)))
+  }
+  // RFC 9110 section 15.5.6 asks for the methods that would do.
+  if (error.reason._tag === "MethodNotAllowed" && error.reason.allow !== undefined) {
+    headers["allow"] = error.reason.allow
+  }
+  return HttpServerResponse.text(JSON.stringify(body), {
+    status,
+    headers,
+    contentType: door.errorType ?? "application/json"
+  })
+}
+
+/**
+ * Runs a handler for an authenticated caller. Failures and defects become the dialect's error; an interruption (the
+ * caller has gone) stays one, so that everything below is released.
+ */
+export const visit = <R>(
+  door: Door,
+  handle: (visit: Visit) => Effect.Effect<HttpServerResponse.HttpServerResponse, GatewayError, R>
+): Effect.Effect<
+  HttpServerResponse.HttpServerResponse,
+  never,
+  R | HttpServerRequest.HttpServerRequest | Identity
+> =>
+  Effect.gen(function*() {
+    const request = yield* HttpServerRequest.HttpServerRequest
+    const requestId = requestIdOf(request)
+    return yield* Effect.gen(function*() {
+      const identity = yield* Identity
+      const caller: Caller = yield* identity.authenticate(secretOf(request))
+      const timeouts = yield* Effect.fromResult(Result.mapError(timeoutsOf(request), fail))
+      const options: RequestOptions = timeouts === undefined ? { requestId } : { requestId, timeouts }
+      return yield* handle({ request, requestId }).pipe(
+        Effect.provideService(CurrentCaller, caller),
+        Effect.provideService(CurrentRequest, options)
+      )
+    }).pipe(
+      Effect.catch((error) => Effect.succeed(errorResponse(door, error, requestId))),
+      Effect.catchDefect((defect) =>
+        Effect.as(
+          Effect.logError("a request failed with a defect", { requestId, ...describeDefect(defect) }),
+          errorResponse(door, internal(requestId), requestId)
+        )
+      )
+    )
+  })
+
+/** The answer to an address that no route can take, such as one with broken percent-encoding. */
+export const unroutable = (
+  door: Door,
+  request: HttpServerRequest.HttpServerRequest
+): HttpServerResponse.HttpServerResponse =>
+  errorResponse(door, fail(new NotFound({ message: "there is nothing at this address" })), requestIdOf(request))
+
+/** What a caller is told of a defect. */
+export const internal = (requestId: string): GatewayError =>
+  fail(new InternalError({ message: `the gateway failed; ask its operator about request ${requestId}` }))
+
+/**
+ * Levels that a body may nest. Far beyond what a request needs (a deep tool schema takes some thirty), and far below what
+ * overflows the stack of whatever walks or writes the value later.
+ */
+const maxNesting = 256
+
+const nests = (value: unknown, levels: number): boolean => {
+  if (typeof value !== "object" || value === null) return false
+  if (levels === 0) return true
+  if (Array.isArray(value)) {
+    for (const element of value) if (nests(element, levels - 1)) return true
+    return false
+  }
+  for (const member of Object.values(value)) if (nests(member, levels - 1)) return true
+  return false
+}
+
+const maxFieldName = 100
+
+/** Refuses a body that nests too deep, naming its top-level field. */
+const notTooDeep = (body: unknown): Effect.Effect<unknown, GatewayError> => {
+  const problem = `nests deeper than ${maxNesting} levels`
+  if (typeof body !== "object" || body === null || Array.isArray(body)) {
+    return nests(body, maxNesting) ? Effect.fail(fail(invalid("", `the body ${problem}`))) : Effect.succeed(body)
+  }
+  for (const [field, value] of Object.entries(body)) {
+    if (nests(value, maxNesting - 1)) return Effect.fail(fail(invalid(field.slice(0, maxFieldName), problem)))
+  }
+  return Effect.succeed(body)
+}
+
+/**
+ * Reads the body as JSON. Fails with `payload_too_large`, or with `validation_error` for what is not UTF-8, not JSON, or
+ * nests deeper than 256 levels.
+ */
+export const readJson = (
+  request: HttpServerRequest.HttpServerRequest,
+  maxBytes: number
+): Effect.Effect<unknown, GatewayError> =>
+  request.arrayBuffer.pipe(
+    Effect.mapError((error) => fail(bodyError(error, maxBytes))),
+    Effect.flatMap((buffer) => {
+      const bytes = Buffer.from(buffer)
+      if (bytes.length === 0) return Effect.fail(fail(invalid("", "the body is empty; expected a JSON object")))
+      if (!isUtf8(bytes)) return Effect.fail(fail(invalid("", "the body is not valid UTF-8")))
+      return Effect.try({
+        try: (): unknown => JSON.parse(bytes.toString("utf8")),
+        // The parser's own message quotes the text.
+        catch: () => fail(invalid("", "the body is not valid JSON"))
+      }).pipe(Effect.flatMap(notTooDeep))
+    })
+  )
+
+const bodyError = (error: HttpServerError.HttpServerError, maxBytes: number): PayloadTooLarge | ValidationError =>
+  error.reason._tag === "RequestParseError" && error.reason.reason === "BodyTooLarge"
+    ? new PayloadTooLarge({ message: `the body is larger than ${maxBytes} bytes`, maxBytes })
+    : new ValidationError({ message: "the body could not be read" })

@@ -1,0 +1,83 @@
+/**
+ * The HTTP service: every dialect on one router, on one listening socket. An app with a router of its own mounts `routes`
+ * on it; the service as a whole is `layer`.
+ */
+import { NodeHttpServer } from "@effect/platform-node"
+import { ByteSize, Effect, Layer } from "effect"
+import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest } from "effect/http"
+import { createServer, type Server } from "node:http"
+import { unroutable } from "./Door.ts"
+import * as NativeApi from "./native/NativeApi.ts"
+import * as OpenAiDialect from "./openai/OpenAiDialect.ts"
+import * as Health from "./ops/Health.ts"
+
+/** Options of the routes. */
+export interface RouteOptions {
+  /** The largest JSON body, bytes. */
+  readonly maxBodyBytes: number
+}
+
+/** Where the service listens, and how it stops. */
+export interface ServerOptions extends RouteOptions {
+  readonly host: string
+  /** 0 takes a free port. */
+  readonly port: number
+  /** How long running requests may go on after the service was told to stop, ms. */
+  readonly drainTimeout: number
+}
+
+/** The router itself turns down what it cannot take apart, without a body; callers get their dialect's error all the same. */
+const withoutEmptyErrors = HttpRouter.middleware((handled) =>
+  // `catchIf` would take the error of the other handlers, which the router knows by a mark alone, for caught.
+  // @effect-diagnostics-next-line catchConditionalRefailToCatchIf:off
+  Effect.catch(handled, (error) =>
+    isRouteNotFound(error)
+      ? Effect.map(
+        HttpServerRequest.HttpServerRequest,
+        (request) => unroutable(request.url.startsWith("/v1/") ? OpenAiDialect.door : NativeApi.door, request)
+      )
+      : Effect.fail(error)), { global: true })
+
+const isRouteNotFound = (error: unknown): boolean =>
+  HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound"
+
+/** All routes: the OpenAI dialect, the native API with its documentation, and health. */
+export const routes = (options: RouteOptions) =>
+  Layer.mergeAll(OpenAiDialect.layer(options), NativeApi.layer(options), Health.layer, withoutEmptyErrors)
+
+/** How often a draining server closes connections that have become idle, ms. */
+const sweepInterval = 50
+
+/**
+ * Node keeps a connection that was busy when the server was closed open for the keep-alive time, although no further
+ * request can come over it. Sweeping them lets a drain end with its last request.
+ */
+const drainingServer = (): Server => {
+  const server = createServer({
+    // Slow requests must not hold a connection for ever; answers may take as long as the pipeline's timers allow.
+    headersTimeout: 20_000,
+    requestTimeout: 120_000,
+    keepAliveTimeout: 65_000,
+    noDelay: true
+  })
+  const close = server.close.bind(server)
+  server.close = (callback) => {
+    const sweep = setInterval(() => server.closeIdleConnections(), sweepInterval)
+    return close((error) => {
+      clearInterval(sweep)
+      callback?.(error)
+    })
+  }
+  return server
+}
+
+/** The listening service. */
+export const layer = (options: ServerOptions) =>
+  HttpRouter.serve(routes(options), { disableLogger: true, disableListenLog: true }).pipe(
+    Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(options.maxBodyBytes))),
+    Layer.provideMerge(NodeHttpServer.layer(drainingServer, {
+      host: options.host,
+      port: options.port,
+      gracefulShutdownTimeout: options.drainTimeout
+    }))
+  )

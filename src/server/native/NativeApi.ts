@@ -1,0 +1,97 @@
+/** The native API's handlers, its documentation at `/openapi.json` and `/docs`, and its errors as problem details. */
+import { Effect, Layer, Result, Schema } from "effect"
+import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpApiBuilder, HttpApiScalar } from "effect/http-api"
+import { type Exchange, start } from "../../gateway/Exchange.ts"
+import { Gateway } from "../../gateway/Gateway.ts"
+import { ChatAnswer, ChatChunk, ChatRequest, toAnswer } from "../../sdk/Chat.ts"
+import { GatewayApi, ModelList } from "../../sdk/GatewayApi.ts"
+import { fail, type GatewayError, MethodNotAllowed, NotFound } from "../../sdk/GatewayError.ts"
+import { validationError } from "../../sdk/Issues.ts"
+import { type Door, readJson, visit } from "../Door.ts"
+import { exchangeHeaders } from "../ResponseHeaders.ts"
+import { streamReply, type StreamWriter } from "../StreamReply.ts"
+import { problemOf } from "./Problem.ts"
+
+/** How the native API tells its callers what went wrong. */
+export const door: Door = {
+  encodeError: (error, requestId) => ({ status: error.status, body: problemOf(error, requestId) }),
+  errorType: "application/problem+json"
+}
+
+/** Options of the native API. */
+export interface Options {
+  /** The largest JSON body, bytes. */
+  readonly maxBodyBytes: number
+}
+
+const decodeRequest = Schema.decodeUnknownResult(ChatRequest, { errors: "all", onExcessProperty: "error" })
+const encodeAnswer = Schema.encodeSync(ChatAnswer)
+const encodeChunk = Schema.encodeSync(ChatChunk)
+const encodeModels = Schema.encodeSync(ModelList)
+
+const json = (body: unknown, headers: Record<string, string>) =>
+  HttpServerResponse.text(JSON.stringify(body), { contentType: "application/json", headers })
+
+const writer = (requestId: string): StreamWriter => ({
+  push: (chunk) => `data: ${JSON.stringify(encodeChunk(chunk))}\n\n`,
+  end: () => "data: [DONE]\n\n",
+  error: (error: GatewayError) => `event: error\ndata: ${JSON.stringify(problemOf(error, requestId))}\n\n`,
+  keepAlive: ": keep-alive\n\n",
+  contentType: "text/event-stream"
+})
+
+const chat = (options: Options) =>
+  visit(door, ({ request, requestId }) =>
+    Effect.gen(function*() {
+      const body = yield* readJson(request, options.maxBodyBytes)
+      const asked = yield* Effect.fromResult(
+        Result.mapError(decodeRequest(body), (error) => fail(validationError(error)))
+      )
+      const gateway = yield* Gateway
+      const exchange: Exchange = yield* start(asked.model, asked.stream === true)
+      if (asked.stream === true) return yield* streamReply(gateway, asked, exchange, writer(requestId))
+      const response = yield* gateway.chat(asked, exchange)
+      return json(encodeAnswer(toAnswer(response)), exchangeHeaders(exchange))
+    }))
+
+const models = visit(door, ({ requestId }) =>
+  Effect.gen(function*() {
+    const gateway = yield* Gateway
+    return json(encodeModels({ models: yield* gateway.models }), { "x-request-id": requestId })
+  }))
+
+const known: Readonly<Record<string, string>> = {
+  "/llm-gateway/v1/chat/completions": "POST",
+  "/llm-gateway/v1/models": "GET",
+  "/openapi.json": "GET",
+  "/docs": "GET",
+  "/health/live": "GET",
+  "/health/ready": "GET"
+}
+
+const unknown = visit(door, ({ request }) => {
+  const path = request.url.split("?", 1)[0] ?? ""
+  const method = Object.hasOwn(known, path) ? known[path] : undefined
+  return Effect.fail(fail(
+    method === undefined
+      ? new NotFound({ message: `there is nothing at ${request.method} ${path.slice(0, 200)}` })
+      : new MethodNotAllowed({ message: `${path} takes ${method}, not ${request.method}`, allow: method })
+  ))
+})
+
+/**
+ * Mounts the native API. Its handlers take the raw request, so that bodies are read, refused and answered exactly as in
+ * every other dialect.
+ */
+export const layer = (options: Options) =>
+  Layer.mergeAll(
+    HttpApiBuilder.layer(GatewayApi, { openapiPath: "/openapi.json" }).pipe(
+      Layer.provide([
+        HttpApiBuilder.group(GatewayApi, "chat", (handlers) => handlers.handleRaw("chat", () => chat(options))),
+        HttpApiBuilder.group(GatewayApi, "models", (handlers) => handlers.handleRaw("models", () => models))
+      ])
+    ),
+    HttpApiScalar.layer(GatewayApi, { path: "/docs" }),
+    HttpRouter.add("*", "/*", unknown)
+  )

@@ -1,0 +1,79 @@
+/** The OpenAI dialect: the paths, over the OpenAI codec. People change their SDK's base URL and nothing else. */
+import { Effect, Layer, Result } from "effect"
+import { HttpRouter, HttpServerResponse } from "effect/http"
+import { type Exchange, start } from "../../gateway/Exchange.ts"
+import { Gateway } from "../../gateway/Gateway.ts"
+import type { ChatRequest } from "../../sdk/Chat.ts"
+import { fail, MethodNotAllowed, NotFound } from "../../sdk/GatewayError.ts"
+import { encodeModel, encodeModels, openAiChat } from "../../wire/openai/OpenAiChat.ts"
+import { type Door, readJson, visit } from "../Door.ts"
+import { exchangeHeaders } from "../ResponseHeaders.ts"
+import { streamReply, type StreamWriter } from "../StreamReply.ts"
+
+/** How this dialect tells its callers what went wrong. */
+export const door: Door = { encodeError: openAiChat.encodeError }
+
+/** Options of the dialect. */
+export interface Options {
+  /** The largest JSON body, bytes. */
+  readonly maxBodyBytes: number
+}
+
+const writer = (request: ChatRequest): StreamWriter => ({
+  ...openAiChat.streamEncoder(request),
+  keepAlive: ": keep-alive\n\n",
+  contentType: "text/event-stream"
+})
+
+const json = (body: unknown, headers: Record<string, string>) =>
+  HttpServerResponse.text(JSON.stringify(body), { contentType: "application/json", headers })
+
+const completions = (options: Options) =>
+  visit(door, ({ request }) =>
+    Effect.gen(function*() {
+      const body = yield* readJson(request, options.maxBodyBytes)
+      const chat = yield* Effect.fromResult(Result.mapError(openAiChat.decodeRequest(body), fail))
+      const gateway = yield* Gateway
+      const exchange: Exchange = yield* start(chat.model, chat.stream === true)
+      if (chat.stream === true) return yield* streamReply(gateway, chat, exchange, writer(chat))
+      const response = yield* gateway.chat(chat, exchange)
+      return json(openAiChat.encodeResponse(response, chat), exchangeHeaders(exchange))
+    }))
+
+const modelsPath = "/v1/models/"
+
+/** The list, or one model: ids hold slashes and colons, so the id is all that follows, and may come percent-encoded. */
+const models = visit(door, ({ request, requestId }) =>
+  Effect.gen(function*() {
+    const gateway = yield* Gateway
+    const path = request.url.split("?", 1)[0] ?? ""
+    const at = path.indexOf(modelsPath)
+    const encoded = at < 0 ? "" : path.slice(at + modelsPath.length)
+    if (encoded === "") return json(encodeModels(yield* gateway.models), { "x-request-id": requestId })
+    const id = yield* Effect.try({
+      try: () => decodeURIComponent(encoded),
+      catch: () => fail(new NotFound({ message: "the model's id in the path is not valid percent-encoding" }))
+    })
+    return json(encodeModel(yield* gateway.model(id)), { "x-request-id": requestId })
+  }))
+
+const known: ReadonlyArray<readonly [string, string]> = [["/v1/chat/completions", "POST"], ["/v1/models", "GET"]]
+
+const unknown = visit(door, ({ request }) => {
+  const path = request.url.split("?", 1)[0] ?? ""
+  const allowed = known.find(([at]) => at === path)
+  return Effect.fail(fail(
+    allowed === undefined
+      ? new NotFound({ message: `there is nothing at ${request.method} ${path.slice(0, 200)} in this version` })
+      : new MethodNotAllowed({ message: `${path} takes ${allowed[1]}, not ${request.method}`, allow: allowed[1] })
+  ))
+})
+
+/** Mounts the dialect on the router. */
+export const layer = (options: Options) =>
+  Layer.mergeAll(
+    HttpRouter.add("POST", "/v1/chat/completions", completions(options)),
+    // The router takes a trailing wildcard for the path before it, too.
+    HttpRouter.add("GET", "/v1/models/*", models),
+    HttpRouter.add("*", "/v1/*", unknown)
+  )
