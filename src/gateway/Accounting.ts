@@ -54,16 +54,17 @@ export class StreamAccount {
     this.#exchange = exchange
   }
 
-  /** Takes note of a chunk, and adds the cost to the one with the usage. */
-  observe(chunk: ChatChunk): void {
-    if (chunk.usage !== undefined) annotate(chunk, { usage: price(this.#exchange, chunk.usage) })
+  /** Takes note of a chunk, and gives it back; the one with the usage has the cost added. */
+  observe(chunk: ChatChunk): ChatChunk {
     if (chunk.finishReason !== undefined && (chunk.choice ?? 0) === 0) this.#exchange.finishReason = chunk.finishReason
-    if (this.#exchange.usage !== undefined) return
+    if (chunk.usage !== undefined) return annotate(chunk, { usage: price(this.#exchange, chunk.usage) })
+    if (this.#exchange.usage !== undefined) return chunk
     for (const delta of chunk.delta) {
       if (delta.type === "text" || delta.type === "refusal") this.#count(delta.text)
       else if (delta.type === "reasoning") this.#count(delta.text ?? "")
       else if (delta.type === "tool_call") this.#count(delta.arguments ?? "")
     }
+    return chunk
   }
 
   /** Estimates what the provider did not tell, at the end of the stream. */

@@ -3,7 +3,7 @@
  * stages before it, when it commits: with the first content, or with the end of an empty answer. Until then nothing has
  * reached the caller, and a failure is an ordinary failed attempt; after it, a failure is the end of the stream.
  */
-import { Cause, Clock, Effect, Exit, Scope, Stream } from "effect"
+import { Cause, Channel, Clock, Effect, Exit, Scope, Stream } from "effect"
 import type { Timeouts } from "../sdk/Caller.ts"
 import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
 import { type ChatCall, ProviderError } from "../sdk/Provider.ts"
@@ -11,22 +11,18 @@ import type { ChunkPull, Chunks } from "./ChunkPull.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
 import type { AttemptError } from "./Failure.ts"
 import type { Candidate } from "./Resolution.ts"
-import { limitStream, limitTotal, timedOut } from "./Timers.ts"
+import { limitStream, limitTotal } from "./Timers.ts"
 
 /** Chunks held back before the commit at most; they carry no content, so more of them mean a broken provider. */
 const maxHeldBack = 4096
-
-/** A connect timer that ran out in Outbound is the same to a caller as the pipeline's own timers. */
-const named = (timeouts: Timeouts) => (error: AttemptError): AttemptError =>
-  error._tag === "ProviderError" && error.timeout === "connect"
-    ? timedOut(error.provider, "connect", timeouts.connect)
-    : error
 
 const outcomeOf = (exit: Exit.Exit<unknown, AttemptError>): AttemptReport["outcome"] => {
   if (Exit.isSuccess(exit)) return "ok"
   const failure = exit.cause.reasons.find(Cause.isFailReason)
   if (failure === undefined) return "cancelled"
-  return failure.error._tag === "ProviderTimeout" ? `timeout_${failure.error.phase}` : failure.error.kind
+  const { error } = failure
+  if (error._tag === "ProviderTimeout") return `timeout_${error.phase}`
+  return error.timeout === undefined ? error.kind : `timeout_${error.timeout.phase}`
 }
 
 /** Writes the attempt into the exchange, however it ends, and how long the provider was waited for. */
@@ -56,7 +52,6 @@ export const attemptChat = (
   if (provider.chat === undefined) return Effect.fail(unsupported(candidate, "chat"))
   return provider.chat(call).pipe(
     limitTotal(provider.slug, timeouts, exchange.elapsed()),
-    Effect.mapError(named(timeouts)),
     reported(exchange, candidate)
   )
 }
@@ -83,10 +78,14 @@ export const attemptStream = (
     const scope = yield* Scope.fork(yield* Effect.scope)
     const clock = yield* Clock.Clock
     return yield* Effect.gen(function*() {
-      const chunks = yield* Scope.provide(Stream.toPull(source), scope)
-      const pull: ChunkPull<AttemptError> = Effect.mapError(
-        limitStream(provider.slug, timeouts, exchange.elapsed(), clock, wholeStream(provider.slug, chunks)),
-        (error) => Cause.isDone(error) ? error : named(timeouts)(error)
+      // The channel's own pull: the stream's would copy the context for every chunk.
+      const chunks = yield* Channel.toPullScoped(Stream.toChannel(source), scope)
+      const pull: ChunkPull<AttemptError> = limitStream(
+        provider.slug,
+        timeouts,
+        exchange.elapsed(),
+        clock,
+        wholeStream(provider.slug, chunks)
       )
       const held = yield* holdBack(exchange, candidate, pull)
       exchange.firstTokenMs = exchange.elapsed()
@@ -98,23 +97,18 @@ export const attemptStream = (
 /** Fails a stream that ends without having said why: whatever the provider, an answer cut short is no answer. */
 const wholeStream = (provider: string, pull: ChunkPull<ProviderError>): ChunkPull<ProviderError> => {
   let finished = false
-  return pull.pipe(
-    Effect.map((chunks) => {
+  const cutShort = new ProviderError({
+    provider,
+    kind: "protocol",
+    message: "the provider's stream ended before the answer did"
+  })
+  return Effect.matchEffect(pull, {
+    onFailure: (error) => Effect.fail(Cause.isDone(error) && !finished ? cutShort : error),
+    onSuccess: (chunks) => {
       finished ||= chunks.some((chunk) => chunk.finishReason !== undefined)
-      return chunks
-    }),
-    Effect.catchIf(
-      (error): error is Cause.Done => Cause.isDone(error) && !finished,
-      () =>
-        Effect.fail(
-          new ProviderError({
-            provider,
-            kind: "protocol",
-            message: "the provider's stream ended before the answer did"
-          })
-        )
-    )
-  )
+      return Effect.succeed(chunks)
+    }
+  })
 }
 
 const commits = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined

@@ -1,6 +1,7 @@
 /** How a failed attempt looks to the caller. The one place where a provider's error becomes the gateway's. */
-import { fail, type GatewayError, ProviderFailed, ProviderTimeout, ValidationError } from "../sdk/GatewayError.ts"
+import { fail, type GatewayError, ProviderFailed, type ProviderTimeout, ValidationError } from "../sdk/GatewayError.ts"
 import type { ProviderError } from "../sdk/Provider.ts"
+import { timedOut } from "./Timers.ts"
 
 /** What an attempt fails with: the provider's error, or a timer of the gateway's own. */
 export type AttemptError = ProviderError | ProviderTimeout
@@ -16,6 +17,8 @@ const credentialMessage = (provider: string) =>
 /** The caller's view of a failed attempt. */
 export const gatewayError = (error: AttemptError): GatewayError => {
   if (error._tag === "ProviderTimeout") return fail(error)
+  // The transport's timer is the same to a caller as the pipeline's own.
+  if (error.timeout !== undefined) return fail(timedOut(error.provider, error.timeout.phase, error.timeout.limitMs))
   if (error.refused === true) {
     return fail(
       new ValidationError({

@@ -8,14 +8,14 @@
  * with accounting around all of it, on every exit. It knows no plugin, no store and no protocol; those are Layers that
  * register themselves. In process it is called as it is; the HTTP and RPC servers are callers like any other.
  */
-import { Cause, Context, Effect, Exit, Layer, Result, type Scope, Stream } from "effect"
+import { Array as Arr, Cause, Context, Effect, Exit, Layer, Result, type Scope, Stream } from "effect"
 import { CurrentCaller, type Timeouts } from "../sdk/Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import { fail, type GatewayError, InternalError } from "../sdk/GatewayError.ts"
 import { InterceptorRegistry } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
-import { type ChatCall, ProviderRegistry } from "../sdk/Provider.ts"
+import type { ChatCall, ProviderRegistry } from "../sdk/Provider.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import { UsageSinkRegistry } from "../sdk/UsageSink.ts"
 import { accountResponse, record, StreamAccount } from "./Accounting.ts"
@@ -25,10 +25,11 @@ import { describeDefect } from "./Defect.ts"
 import { type Exchange, start } from "./Exchange.ts"
 import { type AttemptError, gatewayError } from "./Failure.ts"
 import { interceptRequest, interceptResponse, interceptStream } from "./Interception.ts"
-import { type Candidate, resolveChat } from "./Resolution.ts"
+import * as Resolution from "./Resolution.ts"
 import { checkResponse, compile, streamChecker } from "./StructuredOutput.ts"
 import { effectiveTimeouts } from "./Timers.ts"
-import { resolveTools } from "./ToolResolution.ts"
+import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } from "./ToolNames.ts"
+import { type ResolvedTools, resolveTools } from "./ToolResolution.ts"
 import { validateChat } from "./Validation.ts"
 
 /** Limits that hold where neither configuration nor request says otherwise, ms. */
@@ -69,10 +70,16 @@ export type Dependencies = ModelRegistry | ProviderRegistry | TypeRegistry | Int
 /** A call that is ready for its attempts. */
 interface Prepared {
   readonly request: ChatRequest
-  readonly candidate: Candidate
+  readonly candidate: Resolution.Candidate
   readonly call: ChatCall
   readonly timeouts: Timeouts
+  readonly toolNames: ToolNames
 }
+
+const noTools: ResolvedTools = { tools: [], nameToId: new Map() }
+
+const withTools = ({ tools, ...request }: ChatRequest, resolved: ResolvedTools): ChatCall["request"] =>
+  tools === undefined ? request : { ...request, tools: resolved.tools }
 
 const make = Effect.fnUntraced(function*(
   options: GatewayOptions
@@ -81,52 +88,50 @@ const make = Effect.fnUntraced(function*(
   const models = yield* ModelRegistry
   const interceptors = yield* InterceptorRegistry
   const sinks = yield* UsageSinkRegistry
-  // Only these: the context of the Layer as a whole holds the Layer's scope, which would take the request's place, and
-  // keep every upstream connection open for as long as the gateway lives.
-  const dependencies = Context.make(ModelRegistry, models).pipe(
-    Context.add(ProviderRegistry, yield* ProviderRegistry),
-    Context.add(TypeRegistry, yield* TypeRegistry)
-  )
+  const types = yield* TypeRegistry
+  const resolve = yield* Resolution.make
 
   const prepare = Effect.fnUntraced(
     function*(
       exchange: Exchange,
       asked: ChatRequest
-    ): Effect.fn.Return<Prepared, GatewayError, ModelRegistry | ProviderRegistry | TypeRegistry> {
+    ): Effect.fn.Return<Prepared, GatewayError> {
       yield* Effect.fromResult(Result.mapError(validateChat(asked), fail))
       const request = yield* interceptRequest(interceptors.ordered(), asked)
       if (request.responseSchema !== undefined) {
         yield* Effect.fromResult(Result.mapError(compile(request.responseSchema), fail))
       }
-      const candidate = yield* resolveChat(exchange, request)
-      const tools = request.tools === undefined ? undefined : (yield* resolveTools(request.tools)).tools
+      const candidate = yield* resolve(exchange, request)
+      const resolved = request.tools === undefined
+        ? noTools
+        : yield* Effect.provideService(resolveTools(request.tools), TypeRegistry, types)
       const timeouts = effectiveTimeouts(configured, exchange.timeouts)
-      const { tools: _, ...rest } = request
       return {
         request,
         candidate,
         call: {
-          request: tools === undefined ? rest : { ...rest, tools },
+          request: withTools(toProviderNames(request, resolved.nameToId), resolved),
           model: candidate.model,
           connectTimeout: timeouts.connect
         },
-        timeouts
+        timeouts,
+        toolNames: resolved.nameToId
       }
     }
   )
 
   const complete = (asked: ChatRequest, exchange: Exchange): Effect.Effect<ChatResponse, GatewayError> =>
     Effect.gen(function*() {
-      const { call, candidate, request, timeouts } = yield* prepare(exchange, asked)
-      const answered = yield* Effect.mapError(attemptChat(exchange, candidate, call, timeouts), gatewayError)
-      const response = accountResponse(exchange, request, answered)
+      const { call, candidate, request, timeouts, toolNames } = yield* prepare(exchange, asked)
+      const answered = yield* attemptChat(exchange, candidate, call, timeouts)
+      const response = accountResponse(exchange, request, toCallerNames(answered, toolNames))
       if (request.responseSchema !== undefined) {
         yield* Effect.fromResult(Result.mapError(checkResponse(response, request.responseSchema), fail))
       }
       return yield* interceptResponse(interceptors.ordered(), response, request)
     }).pipe(
-      Effect.provideContext(dependencies),
-      withoutDefects(exchange),
+      Effect.exit,
+      Effect.flatMap((exit) => settled(exchange, exit)),
       Effect.onExit((exit) => record(exchange, asked, sinks.all(), exit))
     )
 
@@ -135,19 +140,22 @@ const make = Effect.fnUntraced(function*(
     exchange: Exchange
   ): Effect.Effect<Stream.Stream<ChatChunk, GatewayError>, GatewayError, Scope.Scope> =>
     Effect.gen(function*() {
-      const { call, candidate, request, timeouts } = yield* prepare(exchange, asked)
-      const committed = yield* Effect.mapError(attemptStream(exchange, candidate, call, timeouts), gatewayError)
+      const { call, candidate, request, timeouts, toolNames } = yield* prepare(exchange, asked)
+      const committed = yield* attemptStream(exchange, candidate, call, timeouts)
       const account = new StreamAccount(exchange)
       const chunks = Stream.fromPull(Effect.succeed(followed(committed.pull, request, account))).pipe(
         Stream.onExit(() => Effect.sync(() => account.settle(request)))
       )
-      return interceptStream(interceptors.ordered(), chunks, request).pipe(
+      const named = toolNames.size === 0
+        ? chunks
+        : Stream.map(chunks, (chunk) => chunkToCallerNames(chunk, toolNames))
+      return interceptStream(interceptors.ordered(), named, request).pipe(
         Stream.catchDefect((defect) => Stream.fromEffect(failed(exchange, defect))),
         Stream.onExit((exit) => record(exchange, asked, sinks.all(), exit))
       )
     }).pipe(
-      Effect.provideContext(dependencies),
-      withoutDefects(exchange),
+      Effect.exit,
+      Effect.flatMap((exit) => settled(exchange, exit)),
       Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : record(exchange, asked, sinks.all(), exit))
     )
 
@@ -174,16 +182,16 @@ const followed = (
   return pull.pipe(
     Effect.mapError((error) => Cause.isDone(error) ? error : gatewayError(error)),
     Effect.flatMap((chunks) => {
-      for (const chunk of chunks) {
-        account.observe(chunk)
-        if (checker === undefined) continue
+      const observed = Arr.map(chunks, (chunk) => account.observe(chunk))
+      if (checker === undefined) return Effect.succeed(observed)
+      for (const chunk of observed) {
         checker.push(chunk)
         if (chunk.finishReason === undefined) continue
         // The caller must not read that the answer is complete before it is known to fit.
         const checked = checker.end()
         if (Result.isFailure(checked)) return Effect.fail(fail(checked.failure))
       }
-      return Effect.succeed(chunks)
+      return Effect.succeed(observed)
     })
   )
 }
@@ -196,5 +204,17 @@ const failed = (exchange: Exchange, defect: unknown): Effect.Effect<never, Gatew
     ))
   )
 
-const withoutDefects = (exchange: Exchange) => <A, R>(self: Effect.Effect<A, GatewayError, R>) =>
-  Effect.catchDefect(self, (defect) => failed(exchange, defect))
+/** What the caller is told of how a request went: a failed attempt becomes the gateway's error, a defect an internal one. */
+const settled = <A>(
+  exchange: Exchange,
+  exit: Exit.Exit<A, AttemptError | GatewayError>
+): Effect.Effect<A, GatewayError> => {
+  if (Exit.isSuccess(exit)) return Effect.succeed(exit.value)
+  const { cause } = exit
+  const failure = cause.reasons.find(Cause.isFailReason)
+  if (failure !== undefined) {
+    return Effect.fail(failure.error._tag === "GatewayError" ? failure.error : gatewayError(failure.error))
+  }
+  const defect = cause.reasons.find(Cause.isDieReason)
+  return defect === undefined ? Effect.interrupt : failed(exchange, defect.defect)
+}

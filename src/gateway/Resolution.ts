@@ -17,28 +17,33 @@ export interface Candidate {
 /** Models named in an error at most. */
 const maxSuggestions = 10
 
-/** The candidates for a chat request, best first; never none. */
-export const resolveChat = Effect.fnUntraced(function*(
-  exchange: Exchange,
-  request: ChatRequest
-): Effect.fn.Return<Candidate, GatewayError, ModelRegistry | ProviderRegistry> {
+/** Finds who could serve a request; fails with what the model registry says, or with `capability_not_supported`. */
+export type Resolve = (exchange: Exchange, request: ChatRequest) => Effect.Effect<Candidate, GatewayError>
+
+/**
+ * Makes the resolution over the registered models and providers. The services are taken once, when the gateway is built:
+ * handing them to every request in its context would copy that context.
+ */
+export const make: Effect.Effect<Resolve, never, ModelRegistry | ProviderRegistry> = Effect.gen(function*() {
   const models = yield* ModelRegistry
   const providers = yield* ProviderRegistry
-  const model = yield* models.resolve(request.model, exchange.caller)
-  exchange.model = model
-  const provider = providers.get(model.provider)
-  if (provider === undefined) {
-    return yield* fail(
-      new ModelNotFound({ message: `the provider "${model.provider}" is not registered`, model: request.model })
-    )
-  }
-  for (const capability of requirements(request)) {
-    if (!satisfies(model, capability)) return yield* unsupported(exchange, models, model, capability)
-  }
-  if ((exchange.streamed ? provider.streamChat : provider.chat) === undefined) {
-    return yield* unsupported(exchange, models, model, exchange.streamed ? "streaming" : "text_output")
-  }
-  return { model, provider }
+  return Effect.fnUntraced(function*(exchange, request) {
+    const model = yield* models.resolve(request.model, exchange.caller)
+    exchange.model = model
+    const provider = providers.get(model.provider)
+    if (provider === undefined) {
+      return yield* fail(
+        new ModelNotFound({ message: `the provider "${model.provider}" is not registered`, model: request.model })
+      )
+    }
+    for (const capability of requirements(request)) {
+      if (!satisfies(model, capability)) return yield* unsupported(exchange, models, model, capability)
+    }
+    if ((exchange.streamed ? provider.streamChat : provider.chat) === undefined) {
+      return yield* unsupported(exchange, models, model, exchange.streamed ? "streaming" : "text_output")
+    }
+    return { model, provider }
+  })
 })
 
 const unsupported = Effect.fnUntraced(function*(

@@ -3,11 +3,12 @@
  * since only it knows when a connection stands.) They count content: what the provider sends to keep a line open, such
  * as pings and comments, resets nothing.
  */
-import { Clock, Effect } from "effect"
+import { type Clock, Effect } from "effect"
 import { type ChatChunk, hasContent } from "../sdk/Chat.ts"
 import { ProviderTimeout, type TimeoutPhase } from "../sdk/GatewayError.ts"
 import type { Timeouts } from "../sdk/Caller.ts"
 import type { ChunkPull } from "./ChunkPull.ts"
+import { within } from "./TimeLimit.ts"
 
 /** The limits that hold for a request: those configured, narrowed by those asked for. */
 export const effectiveTimeouts = (configured: Timeouts, asked: Partial<Timeouts>): Timeouts => {
@@ -40,10 +41,7 @@ export const timedOut = (provider: string, phase: TimeoutPhase, limitMs: number)
 export const limitTotal =
   (provider: string, timeouts: Timeouts, elapsed: number) =>
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | ProviderTimeout, R> =>
-    Effect.timeoutOrElse(self, {
-      duration: Math.max(0, timeouts.total - elapsed),
-      orElse: () => Effect.fail(timedOut(provider, "total", timeouts.total))
-    })
+    within(self, timeouts.total - elapsed, () => timedOut(provider, "total", timeouts.total))
 
 /** Ends a stream that is slow to start, goes silent or runs too long. `elapsed` is the request's age now, ms. */
 export const limitStream = <E>(
@@ -58,25 +56,23 @@ export const limitStream = <E>(
   let phase: "first_token" | "idle" = "first_token"
   // Only what is spent waiting for the provider counts: a reader that takes its time must not make it look idle.
   let left = timeouts.firstToken
+  let pulled = 0
+  const expired = (): ProviderTimeout => {
+    if (totalAt - pulled <= left) return timedOut(provider, "total", timeouts.total)
+    return timedOut(provider, phase, phase === "idle" ? timeouts.idle : timeouts.firstToken)
+  }
   return Effect.suspend(() => {
-    const started = now()
-    const total = totalAt - started <= left
-    return Effect.timeoutOrElse(pull, {
-      duration: Math.max(0, Math.min(totalAt - started, left)),
-      orElse: () =>
-        Effect.fail(
-          total
-            ? timedOut(provider, "total", timeouts.total)
-            : timedOut(provider, phase, phase === "idle" ? timeouts.idle : timeouts.firstToken)
-        )
-    }).pipe(Effect.map((chunks) => {
+    pulled = now()
+    return within(pull, Math.min(totalAt - pulled, left), expired)
+  }).pipe(
+    Effect.map((chunks) => {
       if (chunks.some(progresses)) {
         phase = "idle"
         left = timeouts.idle
-      } else left -= now() - started
+      } else left -= now() - pulled
       return chunks
-    }))
-  })
+    })
+  )
 }
 
 const progresses = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined

@@ -28,6 +28,10 @@ export const validateChat = (request: ChatRequest): Result.Result<void, Validati
         if (!calls.has(part.toolCallId)) {
           return Result.fail(invalid(`${path}.tool_call_id`, "there is no tool call of this id before its result"))
         }
+      } else if (part.type === "opaque") {
+        // A wire's own block may be a call (OpenAI's custom tools, Anthropic's server tools) or the result of one.
+        const id = part.value["id"]
+        if (message.role === "assistant" && typeof id === "string") calls.add(id)
       } else if (message.role === "tool") {
         return Result.fail(invalid(path, "a message of role tool holds only tool results"))
       }

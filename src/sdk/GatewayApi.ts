@@ -6,7 +6,7 @@
  * `data: [DONE]`; one that fails ends in `event: error` with a `Problem` as its data, and without `[DONE]`.
  */
 import { Schema } from "effect"
-import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, HttpApiSecurity, OpenApi } from "effect/http-api"
+import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { ChatAnswer, ChatRequest } from "./Chat.ts"
 import { Issue } from "./GatewayError.ts"
 import { ModelInfo } from "./Model.ts"
@@ -26,7 +26,7 @@ export const Problem = Schema.Struct({
 })
 export interface Problem extends Schema.Schema.Type<typeof Problem> {}
 
-const problem = <const Status extends number>(status: Status, description: string) =>
+const problem = (status: number, description: string) =>
   Problem.annotate({ description, identifier: `Problem${status}`, httpApiStatus: status }).pipe(
     HttpApiSchema.asJson({ contentType: "application/problem+json" })
   )
@@ -48,21 +48,66 @@ const failures = [
   problem(504, "provider_timeout: `context.phase` is connect, first_token, idle or total")
 ] as const
 
-const chatExample: ChatRequest = {
-  model: "sandbox::echo",
-  messages: [{ role: "user", content: [{ type: "text", text: "Hello, gateway!" }] }]
+/** Requests that work as they are on a gateway that has the sandbox, in the JSON's own spelling. */
+const chatExamples = {
+  whole: {
+    summary: "A question",
+    value: { model: "sandbox::echo", messages: [{ role: "user", content: "Hello, gateway!" }] }
+  },
+  streamed: {
+    summary: "The same, streamed",
+    value: {
+      model: "sandbox::echo",
+      messages: [{ role: "user", content: [{ type: "text", text: "Hello, gateway!" }] }],
+      stream: true
+    }
+  },
+  tools: {
+    summary: "With a tool",
+    value: {
+      model: "sandbox::tools",
+      messages: [{ role: "user", content: "How is the weather in Paris?" }],
+      tools: [{
+        type: "unified",
+        name: "get_weather",
+        parameters: { type: "object", properties: { city: { type: "string" } }, required: ["city"] }
+      }]
+    }
+  }
 }
+
+interface Operation {
+  readonly requestBody?: { readonly content?: Readonly<Record<string, object>> }
+}
+
+/** Schema annotations do not reach the document of a schema that is encoded under other keys, so the examples go here. */
+const withExamples = (operation: Operation): Operation => ({
+  ...operation,
+  requestBody: {
+    ...operation.requestBody,
+    content: Object.fromEntries(
+      Object.entries(operation.requestBody?.content ?? {}).map((
+        [type, media]
+      ) => [type, { ...media, examples: chatExamples }])
+    )
+  }
+})
+
+/** A gateway that listens on loopback alone may ask for no key. */
+const security = [{ bearer: [] }, {}]
 
 /** One event of a streamed answer. */
 export const ChatEvent = Schema.Struct({ event: Schema.Literal("message"), data: Schema.String })
 
 const chat = HttpApiEndpoint.post("chat", "/chat/completions", {
-  payload: ChatRequest.annotate({ identifier: "ChatRequest", examples: [chatExample] }),
+  payload: ChatRequest.annotate({ identifier: "ChatRequest" }),
   success: [ChatAnswer.annotate({ identifier: "ChatAnswer" }), HttpApiSchema.StreamSse({ events: ChatEvent })],
   error: failures
 }).annotateMerge(OpenApi.annotations({
   summary: "Chat",
-  description: "Asks a model for an answer, whole or (with `stream: true`) as server-sent events ending in `[DONE]`."
+  description: "Asks a model for an answer, whole or (with `stream: true`) as server-sent events ending in `[DONE]`.",
+  override: { security },
+  transform: withExamples
 }))
 
 /** The models that the caller may use. */
@@ -71,12 +116,10 @@ export const ModelList = Schema.Struct({ models: Schema.Array(ModelInfo) })
 const models = HttpApiEndpoint.get("models", "/models", { success: ModelList, error: [unauthorized] }).annotateMerge(
   OpenApi.annotations({
     summary: "Models",
-    description: "The models that the caller may use, with capabilities, limits, prices and status."
+    description: "The models that the caller may use, with capabilities, limits, prices and status.",
+    override: { security }
   })
 )
-
-/** How a caller shows its key. */
-export const bearer = HttpApiSecurity.bearer
 
 /** The native API. */
 export class GatewayApi extends HttpApi.make("llm-gateway").add(
@@ -85,5 +128,9 @@ export class GatewayApi extends HttpApi.make("llm-gateway").add(
 ).annotateMerge(OpenApi.annotations({
   title: "LLM Gateway",
   version: "1",
-  description: "One interface in front of many LLM providers."
+  description: "One interface in front of many LLM providers.",
+  transform: (spec) => ({
+    ...spec,
+    components: { ...spec["components"], securitySchemes: { bearer: { type: "http", scheme: "bearer" } } }
+  })
 })) {}

@@ -24,8 +24,8 @@ export class ProviderError extends Schema.TaggedError<ProviderError>()("Provider
   retryAfterMs: Schema.optionalKey(Schema.Finite),
   /** The upstream's request id, for its support. */
   upstreamRequestId: Schema.optionalKey(Schema.String),
-  /** Set where a timer of the transport's own ran out. */
-  timeout: Schema.optionalKey(Schema.Literals(["connect"])),
+  /** Set where a timer of the transport's own ran out, with its limit in ms. */
+  timeout: Schema.optionalKey(Schema.Struct({ phase: Schema.Literal("connect"), limitMs: Schema.Finite })),
   /** Set where the request was refused before it left the gateway, because the target has no form for it. */
   refused: Schema.optionalKey(Schema.Boolean)
 }) {}

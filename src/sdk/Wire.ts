@@ -41,8 +41,9 @@ export const sourceOf = (value: ChatChunk | ChatResponse, wire: string): Source 
 }
 
 /**
- * Adds the gateway's own findings (a cost, dropped parameters, the model that served) to a value that nobody else holds
- * yet, and keeps its source: no wire says these things, so the original is still what the provider said.
+ * Adds the gateway's own findings (a cost, dropped parameters, the model that served) to a value and keeps its source: no
+ * wire says these things, so the original is still what the provider said. A value with a source was made for this request
+ * and is changed in place; any other may be held by the provider that gave it, and is copied.
  */
 export const annotate = <A extends ChatChunk | ChatResponse>(value: A, findings: Partial<A>): A =>
-  Object.assign(value, findings)
+  Sourced.read(value) === undefined ? { ...value, ...findings } : Object.assign(value, findings)

@@ -2,22 +2,16 @@
  * What every dialect's routes do alike: find out who is calling, read the request's options and body, run the handler,
  * and render whatever fails in the dialect's own error body. A dialect is a codec and a list of paths on top of this.
  */
-import { Effect, Redacted, Result } from "effect"
-import { type HttpServerError, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Cause, Effect, Exit, Result } from "effect"
+import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { isUtf8 } from "node:buffer"
 import { type Caller, CurrentCaller, CurrentRequest, type RequestOptions, type Timeouts } from "../sdk/Caller.ts"
-import {
-  fail,
-  type GatewayError,
-  InternalError,
-  invalid,
-  NotFound,
-  PayloadTooLarge,
-  ValidationError
-} from "../sdk/GatewayError.ts"
-import { Identity } from "../sdk/Identity.ts"
-import { newRequestId } from "../gateway/Exchange.ts"
+import { fail, type GatewayError, InternalError, invalid, NotFound, type ValidationError } from "../sdk/GatewayError.ts"
+import { Identity, PresentedSecret } from "../sdk/Identity.ts"
+import { type Exchange, newRequestId } from "../gateway/Exchange.ts"
 import { describeDefect } from "../gateway/Defect.ts"
+import { readBody } from "./RequestBody.ts"
+import { exchangeHeaders } from "./ResponseHeaders.ts"
 
 /** How a dialect tells its callers what went wrong. */
 export interface Door {
@@ -33,6 +27,8 @@ export interface Door {
 export interface Visit {
   readonly request: HttpServerRequest.HttpServerRequest
   readonly requestId: string
+  /** Tells that the request's exchange has begun: from then on its headers go with an error, too. */
+  readonly began: (exchange: Exchange) => Exchange
 }
 
 /** The caller's own id for a request is taken over if it is fit for a header and a log line. */
@@ -44,13 +40,13 @@ const requestIdOf = (request: HttpServerRequest.HttpServerRequest): string => {
 }
 
 /** `authorization: Bearer …`, or `x-api-key` as Anthropic's SDKs send it. */
-const secretOf = (request: HttpServerRequest.HttpServerRequest): Redacted.Redacted | undefined => {
+const secretOf = (request: HttpServerRequest.HttpServerRequest): PresentedSecret | undefined => {
   const authorization = request.headers["authorization"]
   if (authorization !== undefined && /^bearer /i.test(authorization)) {
-    return Redacted.make(authorization.slice(7).trim())
+    return new PresentedSecret(authorization.slice(7).trim())
   }
   const apiKey = request.headers["x-api-key"]
-  return apiKey === undefined ? undefined : Redacted.make(apiKey)
+  return apiKey === undefined ? undefined : new PresentedSecret(apiKey)
 }
 
 const timeoutHeaders: ReadonlyArray<readonly [string, keyof Timeouts]> = [
@@ -67,21 +63,29 @@ const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000 }
 const timeoutsOf = (
   request: HttpServerRequest.HttpServerRequest
 ): Result.Result<Partial<Timeouts> | undefined, ValidationError> => {
-  let timeouts: Partial<Timeouts> | undefined
+  let timeouts: { -readonly [Key in keyof Timeouts]?: Timeouts[Key] } | undefined
   for (const [header, key] of timeoutHeaders) {
     const value = request.headers[header]
     if (value === undefined) continue
     const match = durationPattern.exec(value.trim())
     const ms = match === null ? NaN : Number(match[1]) * (unitMs[match[2] ?? "ms"] ?? 1)
     if (!(ms > 0)) return Result.fail(invalid(header, "expected a duration such as 500, 500ms, 30s or 2m"))
-    timeouts = { ...timeouts, [key]: ms }
+    timeouts ??= {}
+    timeouts[key] = ms
   }
   return Result.succeed(timeouts)
 }
 
-const errorResponse = (door: Door, error: GatewayError, requestId: string): HttpServerResponse.HttpServerResponse => {
+const errorResponse = (
+  door: Door,
+  error: GatewayError,
+  requestId: string,
+  exchange?: Exchange
+): HttpServerResponse.HttpServerResponse => {
   const { body, status } = door.encodeError(error, requestId)
-  const headers: Record<string, string> = { "x-request-id": requestId }
+  const headers: Record<string, string> = exchange === undefined
+    ? { "x-request-id": requestId }
+    : exchangeHeaders(exchange)
   if (error.retryAfterMs !== undefined) {
     headers["retry-after"] = String(Math.max(1, Math.ceil(error.retryAfterMs / 1000)))
   }
@@ -111,24 +115,25 @@ export const visit = <R>(
   Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
     const requestId = requestIdOf(request)
-    return yield* Effect.gen(function*() {
+    let exchange: Exchange | undefined
+    const began = (started: Exchange): Exchange => exchange = started
+    const exit = yield* Effect.exit(Effect.gen(function*() {
       const identity = yield* Identity
       const caller: Caller = yield* identity.authenticate(secretOf(request))
       const timeouts = yield* Effect.fromResult(Result.mapError(timeoutsOf(request), fail))
       const options: RequestOptions = timeouts === undefined ? { requestId } : { requestId, timeouts }
-      return yield* handle({ request, requestId }).pipe(
+      return yield* handle({ request, requestId, began }).pipe(
         Effect.provideService(CurrentCaller, caller),
         Effect.provideService(CurrentRequest, options)
       )
-    }).pipe(
-      Effect.catch((error) => Effect.succeed(errorResponse(door, error, requestId))),
-      Effect.catchDefect((defect) =>
-        Effect.as(
-          Effect.logError("a request failed with a defect", { requestId, ...describeDefect(defect) }),
-          errorResponse(door, internal(requestId), requestId)
-        )
-      )
-    )
+    }))
+    if (Exit.isSuccess(exit)) return exit.value
+    const failure = exit.cause.reasons.find(Cause.isFailReason)
+    if (failure !== undefined) return errorResponse(door, failure.error, requestId, exchange)
+    const defect = exit.cause.reasons.find(Cause.isDieReason)
+    if (defect === undefined) return yield* Effect.interrupt
+    yield* Effect.logError("a request failed with a defect", { requestId, ...describeDefect(defect.defect) })
+    return errorResponse(door, internal(requestId), requestId, exchange)
   })
 
 /** The answer to an address that no route can take, such as one with broken percent-encoding. */
@@ -181,21 +186,20 @@ export const readJson = (
   request: HttpServerRequest.HttpServerRequest,
   maxBytes: number
 ): Effect.Effect<unknown, GatewayError> =>
-  request.arrayBuffer.pipe(
-    Effect.mapError((error) => fail(bodyError(error, maxBytes))),
-    Effect.flatMap((buffer) => {
-      const bytes = Buffer.from(buffer)
-      if (bytes.length === 0) return Effect.fail(fail(invalid("", "the body is empty; expected a JSON object")))
-      if (!isUtf8(bytes)) return Effect.fail(fail(invalid("", "the body is not valid UTF-8")))
-      return Effect.try({
-        try: (): unknown => JSON.parse(bytes.toString("utf8")),
-        // The parser's own message quotes the text.
-        catch: () => fail(invalid("", "the body is not valid JSON"))
-      }).pipe(Effect.flatMap(notTooDeep))
-    })
-  )
+  Effect.flatMap(readBody(request, maxBytes), (bytes) => {
+    if (bytes.length === 0) return Effect.fail(fail(invalid("", "the body is empty; expected a JSON object")))
+    if (!isUtf8(bytes)) return Effect.fail(fail(invalid("", "the body is not valid UTF-8")))
+    return parse(bytes.toString("utf8"))
+  })
 
-const bodyError = (error: HttpServerError.HttpServerError, maxBytes: number): PayloadTooLarge | ValidationError =>
-  error.reason._tag === "RequestParseError" && error.reason.reason === "BodyTooLarge"
-    ? new PayloadTooLarge({ message: `the body is larger than ${maxBytes} bytes`, maxBytes })
-    : new ValidationError({ message: "the body could not be read" })
+const parse = (text: string): Effect.Effect<unknown, GatewayError> => {
+  let body: unknown
+  try {
+    body = JSON.parse(text)
+  } catch {
+    // The parser's own message quotes the text.
+    return Effect.fail(fail(invalid("", "the body is not valid JSON")))
+  }
+  // What is shorter than this has not the room to nest too deep.
+  return text.length > maxNesting ? notTooDeep(body) : Effect.succeed(body)
+}

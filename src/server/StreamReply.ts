@@ -3,7 +3,7 @@
  * error; but not for ever: proxies cut connections that stay silent, so after a while the answer is opened with a
  * comment, and what fails later is told in the stream.
  */
-import { Effect, Exit, Fiber, type Scope, Stream } from "effect"
+import { Cause, Effect, Exit, Fiber, type Scope, Stream } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { describeDefect } from "../gateway/Defect.ts"
 import type { Exchange } from "../gateway/Exchange.ts"
@@ -34,34 +34,44 @@ const streamHeaders = {
 
 const utf8 = new TextEncoder()
 
-/** The dialect's text for a stream: its chunks, then its end or its error. Never fails. */
+/**
+ * The dialect's bytes for a stream: its chunks, then its end or its error. Never fails. One step from pull to bytes, since
+ * each of the combinators that it stands for would run for every chunk.
+ */
 const written = (
   chunks: Stream.Stream<ChatChunk, GatewayError>,
   writer: StreamWriter,
   requestId: string
-): Stream.Stream<string> =>
-  chunks.pipe(
-    Stream.mapArray((together): readonly [string, ...Array<string>] => {
-      let text = ""
-      for (const chunk of together) text += writer.push(chunk)
-      return [text]
-    }),
-    Stream.concat(Stream.suspend(() => Stream.succeed(writer.end()))),
-    Stream.catch((error) => Stream.succeed(writer.error(error))),
-    // A defect here is the writer's own, on a value that it cannot write; the pipeline lets none of its own through.
-    Stream.catchDefect((defect) =>
-      Stream.fromEffect(Effect.as(
-        Effect.logError("a stream could not be written", { requestId, ...describeDefect(defect) }),
-        writer.error(internal(requestId))
-      ))
+): Stream.Stream<Uint8Array> =>
+  Stream.transformPull(chunks, (pull) => {
+    let over = false
+    const last = (text: string): Bytes => {
+      over = true
+      return [utf8.encode(text)]
+    }
+    const next: Effect.Effect<Bytes, Cause.Done> = Effect.suspend(() => over ? Cause.done() : step)
+    const step = pull.pipe(
+      Effect.flatMap((together): Effect.Effect<Bytes, Cause.Done> => {
+        let text = ""
+        for (const chunk of together) text += writer.push(chunk)
+        return text === "" ? next : Effect.succeed([utf8.encode(text)])
+      }),
+      Effect.catch((error) => Effect.sync(() => last(Cause.isDone(error) ? writer.end() : writer.error(error)))),
+      // A defect here is the writer's own, on a value that it cannot write; the pipeline lets none of its own through.
+      Effect.catchDefect((defect) =>
+        Effect.as(
+          Effect.logError("a stream could not be written", { requestId, ...describeDefect(defect) }),
+          last(writer.error(internal(requestId)))
+        )
+      )
     )
-  )
+    return Effect.succeed(next)
+  })
 
-const respond = (text: Stream.Stream<string>, writer: StreamWriter, headers: Record<string, string>) =>
-  HttpServerResponse.stream(
-    Stream.map(Stream.filter(text, (piece) => piece !== ""), (piece) => utf8.encode(piece)),
-    { contentType: writer.contentType, headers: { ...streamHeaders, ...headers } }
-  )
+type Bytes = readonly [Uint8Array, ...Array<Uint8Array>]
+
+const respond = (bytes: Stream.Stream<Uint8Array>, writer: StreamWriter, headers: Record<string, string>) =>
+  HttpServerResponse.stream(bytes, { contentType: writer.contentType, headers: { ...streamHeaders, ...headers } })
 
 /** Answers a chat request with a stream. The request's scope, which lasts until the body is sent, owns the upstream. */
 export const streamReply = (
@@ -78,7 +88,7 @@ export const streamReply = (
       return respond(written(chunks, writer, exchange.requestId), writer, exchangeHeaders(exchange))
     }
     const waiting = Stream.tick(keepAliveInterval).pipe(
-      Stream.map(() => writer.keepAlive),
+      Stream.map(() => utf8.encode(writer.keepAlive)),
       Stream.interruptWhen(Fiber.await(opening))
     )
     const answer = Stream.unwrap(

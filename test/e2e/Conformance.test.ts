@@ -4,7 +4,7 @@
  * OpenAI dialect; behind it stand fake upstreams that speak the provider's own wire.
  */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import OpenAI from "openai"
+import OpenAI, { APIError } from "openai"
 import { anthropic } from "../fixtures/AnthropicWire.ts"
 import { type FakeUpstream, startFakeUpstream } from "../fixtures/FakeUpstream.ts"
 import { fault, withFault } from "../fixtures/Fault.ts"
@@ -165,7 +165,7 @@ const ask = (provider: ProviderUnderTest, content: string) => ({
 
 const errorOf = async (promise: Promise<unknown>) => {
   const error = await promise.then(() => undefined, (error: unknown) => error)
-  if (!(error instanceof OpenAI.APIError)) return assert.fail(`expected an API error, got ${String(error)}`)
+  if (!(error instanceof APIError)) return assert.fail(`expected an API error, got ${String(error)}`)
   return error
 }
 

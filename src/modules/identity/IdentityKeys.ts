@@ -2,7 +2,7 @@
  * Identity by API keys that the configuration lists by their SHA-256. A key has enough entropy for a plain hash: the
  * secret cannot be had back from it, and looking the hash up tells nothing of how close a wrong secret came.
  */
-import { Effect, Layer, Redacted } from "effect"
+import { Effect, Layer } from "effect"
 import { hash } from "node:crypto"
 import type { Caller } from "../../sdk/Caller.ts"
 import { fail, Unauthorized } from "../../sdk/GatewayError.ts"
@@ -51,7 +51,7 @@ export const layerKeys = (keys: ReadonlyArray<ApiKey>): Layer.Layer<Identity> =>
           if (secret === undefined) {
             return unauthorized("no API key; send it as \"authorization: Bearer KEY\" (or x-api-key)")
           }
-          const value = Redacted.value(secret)
+          const value = secret.reveal()
           const known = value.length > maxSecretLength ? undefined : callers.get(hash("sha256", value, "hex"))
           if (known === undefined) return unauthorized("this API key is not known to the gateway")
           if (known.expiresAt <= clock.currentTimeMillisUnsafe()) return unauthorized("this API key has expired")

@@ -6,7 +6,7 @@
  * the pipeline has the timers. The connect timer lives here, because only the transport knows when a connection stands.
  */
 import { Cause, Effect, Exit, Layer, Redacted, type Scope, Stream } from "effect"
-import { Agent, type Dispatcher } from "undici"
+import { Agent } from "undici"
 import {
   Outbound,
   type Upstream,
@@ -17,6 +17,7 @@ import {
   type UpstreamStream
 } from "../../sdk/Outbound.ts"
 import { ProviderError } from "../../sdk/Provider.ts"
+import { Exchange } from "./Exchange.ts"
 
 /** Connections to one origin at most; a request beyond them waits, under its connect timer. */
 const maxConnections = 1024
@@ -24,177 +25,88 @@ const maxConnections = 1024
 const highWaterMark = 64 * 1024
 const defaultMaxBytes = 64 * 1024 * 1024
 const defaultConnectTimeout = 10_000
-/** How long an upstream may take to end a body whose content is complete, ms. */
-const completionGrace = 1000
 
-const aborted = new Error("the gateway closed the connection")
+// ---------------------------------------------------------------------------------------------------------------------
+// Answers
+// ---------------------------------------------------------------------------------------------------------------------
 
-/** Error codes that mean a broken protocol rather than a broken connection. */
-const isProtocolCode = (code: string) => code.startsWith("HPE_") || code.startsWith("UND_ERR_RES")
+/** An answer that is read whole, up to a number of bytes. */
+class WholeAnswer extends Exchange {
+  #head: UpstreamHead = { status: 0, headers: {} }
+  #bytes = 0
+  readonly #chunks: Array<Buffer> = []
+  readonly #maxBytes: number
+  readonly #resume: (answer: Effect.Effect<UpstreamResponse, ProviderError>) => void
 
-const codeOf = (error: unknown): string =>
-  typeof error === "object" && error !== null && "code" in error && typeof error.code === "string"
-    ? error.code
-    : "ERROR"
-
-/** The transport's error as the provider's. It names the code alone: messages can hold addresses and header values. */
-const transportError = (provider: string, error: unknown, phase: "connecting" | "answering"): ProviderError => {
-  const code = codeOf(error)
-  return new ProviderError({
-    provider,
-    kind: isProtocolCode(code) ? "protocol" : "transient",
-    code,
-    message: phase === "connecting"
-      ? `cannot reach the provider (${code})`
-      : isProtocolCode(code)
-      ? `the provider's answer is not valid HTTP (${code})`
-      : `the connection to the provider broke (${code})`
-  })
-}
-
-const connectTimeoutError = (provider: string, limit: number): ProviderError =>
-  new ProviderError({
-    provider,
-    kind: "transient",
-    timeout: "connect",
-    message: `no connection to the provider within ${limit} ms`
-  })
-
-const headersOf = (
-  raw: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
-): Record<string, string> => {
-  const headers: Record<string, string> = Object.create(null)
-  for (const name in raw) {
-    const value = raw[name]
-    if (value !== undefined) headers[name] = typeof value === "string" ? value : value.join(", ")
-  }
-  return headers
-}
-
-/** What an exchange tells its reader. */
-interface Listener {
-  readonly onHead: (head: UpstreamHead) => void
-  readonly onData: (bytes: Buffer) => void
-  readonly onEnd: () => void
-  readonly onError: (error: ProviderError) => void
-}
-
-/** One request on its way. Runs its listener until the end, an error or `close`, whatever comes first. */
-class Exchange implements Dispatcher.DispatchHandler {
-  #controller: Dispatcher.DispatchController | undefined
-  #phase: "connecting" | "answering" = "connecting"
-  #closed = false
-  #completing = false
-  #paused = false
-  readonly #provider: string
-  readonly #listener: Listener
-  #timer: NodeJS.Timeout | undefined
-
-  constructor(provider: string, listener: Listener) {
-    this.#provider = provider
-    this.#listener = listener
+  constructor(
+    provider: string,
+    maxBytes: number,
+    resume: (answer: Effect.Effect<UpstreamResponse, ProviderError>) => void
+  ) {
+    super(provider)
+    this.#maxBytes = maxBytes
+    this.#resume = resume
   }
 
-  /**
-   * Starts the connect timer, after the dispatch: on a kept-alive connection the request has started by then, and needs
-   * none. A timer of Node's own, since what it watches is a socket.
-   */
-  limitConnect(limit: number): void {
-    if (this.#closed || this.#phase !== "connecting") return
-    this.#timer = setTimeout(() => {
-      if (this.#closed || this.#phase !== "connecting") return
+  protected override head(head: UpstreamHead): void {
+    this.#head = head
+  }
+
+  protected override data(bytes: Buffer): void {
+    this.#bytes += bytes.length
+    if (this.#bytes <= this.#maxBytes) this.#chunks.push(bytes)
+    else {
       this.close()
-      this.#listener.onError(connectTimeoutError(this.#provider, limit))
-    }, limit)
-  }
-
-  /** Ends the exchange: destroys its socket if the answer is not complete. A request still queued is never written. */
-  close(): void {
-    if (!this.#completing) this.#abort()
-  }
-
-  #abort(): void {
-    if (this.#closed) return
-    this.#closed = true
-    clearTimeout(this.#timer)
-    this.#controller?.abort(aborted)
-  }
-
-  /** Lets the answer run out unread, so that its connection can be used again; ends it if that takes long. */
-  complete(): void {
-    if (this.#closed || this.#completing) return
-    this.#completing = true
-    this.pause(false)
-    this.#timer = setTimeout(() => this.#abort(), completionGrace)
-    this.#timer.unref()
-  }
-
-  /** Stops or resumes reading from the socket. */
-  pause(paused: boolean): void {
-    if (this.#paused === paused || this.#closed) return
-    this.#paused = paused
-    if (paused) this.#controller?.pause()
-    else this.#controller?.resume()
-  }
-
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    if (this.#closed) {
-      controller.abort(aborted)
-      return
+      this.#resume(Effect.fail(tooLarge(this.provider, this.#maxBytes)))
     }
-    this.#controller = controller
-    this.#phase = "answering"
-    clearTimeout(this.#timer)
   }
 
-  onResponseStart(
-    _controller: Dispatcher.DispatchController,
-    status: number,
-    headers: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
-  ): void {
-    // 1xx heads announce another one (RFC 9110 section 15.2).
-    if (!this.#closed && status >= 200) this.#listener.onHead({ status, headers: headersOf(headers) })
+  protected override end(): void {
+    const { headers, status } = this.#head
+    this.#resume(Effect.succeed({ status, headers, body: decodeUtf8(this.#chunks) }))
   }
 
-  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
-    if (!this.#closed && !this.#completing) this.#listener.onData(chunk)
-  }
-
-  onResponseEnd(): void {
-    if (this.#closed) return
-    this.#closed = true
-    clearTimeout(this.#timer)
-    this.#listener.onEnd()
-  }
-
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
-    if (this.#closed) return
-    this.#closed = true
-    clearTimeout(this.#timer)
-    this.#listener.onError(transportError(this.#provider, error, this.#phase))
+  protected override failed(error: ProviderError): void {
+    this.#resume(Effect.fail(error))
   }
 }
 
-/** Answers in flight are read into this; it holds at most one socket read beyond the high-water mark. */
-class Body {
+type Pulled = readonly [Uint8Array, ...Array<Uint8Array>]
+
+/** An answer that is read as it comes; it holds at most one socket read beyond the high-water mark. */
+class StreamedAnswer extends Exchange {
   #chunks: Array<Uint8Array> = []
   #bytes = 0
   #outcome: Exit.Exit<never, ProviderError | Cause.Done> | undefined
   #wake: (() => void) | undefined
-  #exchange: Exchange | undefined
+  readonly #resume: (head: Effect.Effect<UpstreamHead, ProviderError>) => void
 
-  attach(exchange: Exchange): void {
-    this.#exchange = exchange
+  constructor(provider: string, resume: (head: Effect.Effect<UpstreamHead, ProviderError>) => void) {
+    super(provider)
+    this.#resume = resume
   }
 
-  push(bytes: Uint8Array): void {
+  protected override head(head: UpstreamHead): void {
+    this.#resume(Effect.succeed(head))
+  }
+
+  protected override data(bytes: Buffer): void {
     this.#chunks.push(bytes)
     this.#bytes += bytes.length
-    if (this.#bytes >= highWaterMark) this.#exchange?.pause(true)
+    if (this.#bytes >= highWaterMark) this.pause(true)
     this.#notify()
   }
 
-  finish(outcome: Exit.Exit<never, ProviderError | Cause.Done>): void {
+  protected override end(): void {
+    this.#finish(Exit.fail(Cause.Done()))
+  }
+
+  protected override failed(error: ProviderError): void {
+    this.#resume(Effect.fail(error))
+    this.#finish(Exit.fail(error))
+  }
+
+  #finish(outcome: Exit.Exit<never, ProviderError | Cause.Done>): void {
     this.#outcome ??= outcome
     this.#notify()
   }
@@ -205,30 +117,27 @@ class Body {
     wake?.()
   }
 
-  #take(): Exit.Exit<readonly [Uint8Array, ...Array<Uint8Array>], ProviderError | Cause.Done> | undefined {
+  #take(): Exit.Exit<Pulled, ProviderError | Cause.Done> | undefined {
     const [first, ...rest] = this.#chunks
     if (first === undefined) return this.#outcome
     this.#chunks = []
     this.#bytes = 0
-    this.#exchange?.pause(false)
+    this.pause(false)
     return Exit.succeed([first, ...rest])
   }
 
   /** Everything that has arrived, as soon as anything has. */
-  readonly pull: Effect.Effect<readonly [Uint8Array, ...Array<Uint8Array>], ProviderError | Cause.Done> = Effect
-    .suspend(
-      () =>
-        this.#take() ??
-          Effect.callback<readonly [Uint8Array, ...Array<Uint8Array>], ProviderError | Cause.Done>((resume) => {
-            this.#wake = () => {
-              const taken = this.#take()
-              if (taken !== undefined) resume(taken)
-            }
-            return Effect.sync(() => {
-              this.#wake = undefined
-            })
-          })
-    )
+  readonly pull: Effect.Effect<Pulled, ProviderError | Cause.Done> = Effect.suspend(() =>
+    this.#take() ?? Effect.callback<Pulled, ProviderError | Cause.Done>((resume) => {
+      this.#wake = () => {
+        const taken = this.#take()
+        if (taken !== undefined) resume(taken)
+      }
+      return Effect.sync(() => {
+        this.#wake = undefined
+      })
+    })
+  )
 }
 
 const decodeUtf8 = (chunks: ReadonlyArray<Uint8Array>): string =>
@@ -264,19 +173,24 @@ const makeUpstream = (options: UpstreamOptions): Effect.Effect<Upstream, never, 
       (agent) => Effect.promise(() => agent.destroy())
     )
 
+    /** The upstream's headers, and the credential's name among them; names in lower case, in which all are the same. */
+    const ownHeaders: Record<string, string> = {}
+    for (const [name, value] of Object.entries(options.headers ?? {})) ownHeaders[name.toLowerCase()] = value
+    const { credential } = options
+    const credentialName = credential?.type === "header" ? credential.name.toLowerCase() : "authorization"
+
     /** The request's headers with the credential last, so that nothing can put itself in its place. */
     const requestHeaders = (request: UpstreamRequest): Record<string, string> => {
-      const headers: Record<string, string> = { ...options.headers, ...request.headers }
-      if (options.credential?.type === "bearer") {
-        headers["authorization"] = `Bearer ${Redacted.value(options.credential.secret)}`
-      } else if (options.credential?.type === "header") {
-        headers[options.credential.name] = Redacted.value(options.credential.secret)
+      const headers: Record<string, string> = { ...ownHeaders }
+      for (const name in request.headers) headers[name.toLowerCase()] = request.headers[name] ?? ""
+      if (credential !== undefined) {
+        const secret = Redacted.value(credential.secret)
+        headers[credentialName] = credential.type === "bearer" ? `Bearer ${secret}` : secret
       }
       return headers
     }
 
-    const start = (request: UpstreamRequest, listener: Listener): Exchange => {
-      const exchange = new Exchange(provider, listener)
+    const start = <A extends Exchange>(request: UpstreamRequest, exchange: A): A => {
       agent.dispatch({
         origin: base.origin,
         path: prefix + request.path,
@@ -290,57 +204,30 @@ const makeUpstream = (options: UpstreamOptions): Effect.Effect<Upstream, never, 
 
     const request = (request: UpstreamRequest): Effect.Effect<UpstreamResponse, ProviderError> =>
       Effect.callback<UpstreamResponse, ProviderError>((resume) => {
-        const maxBytes = request.maxBytes ?? defaultMaxBytes
-        const chunks: Array<Buffer> = []
-        let bytes = 0
-        let head: UpstreamHead = { status: 0, headers: {} }
-        const exchange = start(request, {
-          onHead: (value) => {
-            head = value
-          },
-          onData: (chunk) => {
-            bytes += chunk.length
-            if (bytes > maxBytes) {
-              exchange.close()
-              resume(Effect.fail(tooLarge(provider, maxBytes)))
-            } else chunks.push(chunk)
-          },
-          onEnd: () => resume(Effect.succeed({ ...head, body: chunks.length === 0 ? "" : decodeUtf8(chunks) })),
-          onError: (error) => resume(Effect.fail(error))
-        })
-        return Effect.sync(() => exchange.close())
+        const answer = start(request, new WholeAnswer(provider, request.maxBytes ?? defaultMaxBytes, resume))
+        return Effect.sync(() => answer.close())
       })
 
     const stream = (request: UpstreamRequest): Effect.Effect<UpstreamStream, ProviderError, Scope.Scope> =>
       Effect.gen(function*() {
-        const body = new Body()
-        let exchange: Exchange | undefined
-        yield* Effect.addFinalizer(() => Effect.sync(() => exchange?.close()))
+        let answer: StreamedAnswer | undefined
+        yield* Effect.addFinalizer(() => Effect.sync(() => answer?.close()))
         const head = yield* Effect.callback<UpstreamHead, ProviderError>((resume) => {
-          const started = start(request, {
-            onHead: (head) => resume(Effect.succeed(head)),
-            onData: (chunk) => body.push(chunk),
-            onEnd: () => body.finish(Exit.fail(Cause.Done())),
-            onError: (error) => {
-              resume(Effect.fail(error))
-              body.finish(Exit.fail(error))
-            }
-          })
-          exchange = started
-          body.attach(started)
+          const started = start(request, new StreamedAnswer(provider, resume))
+          answer = started
           return Effect.sync(() => started.close())
         })
-        const bytes = Stream.fromPull(Effect.succeed(body.pull))
+        const body = Stream.fromPull(Effect.succeed(answer === undefined ? Cause.done() : answer.pull))
         return {
           ...head,
-          body: bytes,
+          body,
           text: (maxBytes) =>
-            Stream.runFold(bytes, () => ({ chunks: new Array<Uint8Array>(), size: 0 }), (read, chunk) => {
+            Stream.runFold(body, () => ({ chunks: new Array<Uint8Array>(), size: 0 }), (read, chunk) => {
               if (read.size < maxBytes) read.chunks.push(chunk.subarray(0, maxBytes - read.size))
               read.size += chunk.length
               return read
-            }).pipe(Effect.map((read) => read.chunks.length === 0 ? "" : decodeUtf8(read.chunks))),
-          complete: () => exchange?.complete()
+            }).pipe(Effect.map((read) => decodeUtf8(read.chunks))),
+          complete: () => answer?.complete()
         }
       })
 

@@ -45,8 +45,13 @@ const malformed = (provider: string): ProviderError =>
   new ProviderError({ provider, kind: "protocol", message: "the provider answered with malformed JSON" })
 
 /** Parses JSON from an upstream; a failure never holds the text. */
-export const parseJson = (text: string): Result.Result<unknown, "malformed"> =>
-  Result.try({ try: (): unknown => JSON.parse(text), catch: () => "malformed" as const })
+export const parseJson = (text: string): Result.Result<unknown, "malformed"> => {
+  try {
+    return Result.succeed(JSON.parse(text))
+  } catch {
+    return Result.fail("malformed")
+  }
+}
 
 const isSuccess = (status: number) => status >= 200 && status < 300
 
@@ -59,32 +64,35 @@ const prepare = (
   endpoint: HttpChatEndpoint,
   call: ChatCall,
   stream: boolean
-): Result.Result<Prepared, ProviderError> =>
-  Result.gen(function*() {
-    const encoded = yield* endpoint.codec.encodeRequest(call, stream)
-    const body = yield* written(encoded.body)
-    return {
-      request: {
-        method: "POST" as const,
-        path: endpoint.path,
-        headers: {
-          "content-type": "application/json",
-          accept: stream ? endpoint.streamType : "application/json",
-          ...encoded.headers
-        },
-        body,
-        connectTimeout: call.connectTimeout
-      },
-      dropped: encoded.dropped
-    }
-  }).pipe(Result.mapError((error) => refused(endpoint.provider, error)))
+): Result.Result<Prepared, ProviderError> => {
+  const encoded = endpoint.codec.encodeRequest(call, stream)
+  if (Result.isFailure(encoded)) return Result.fail(refused(endpoint.provider, encoded.failure))
+  const body = written(encoded.success.body)
+  if (body === undefined) return Result.fail(refused(endpoint.provider, unwritable))
+  const request: UpstreamRequest = {
+    method: "POST",
+    path: endpoint.path,
+    headers: {
+      "content-type": "application/json",
+      accept: stream ? endpoint.streamType : "application/json",
+      ...encoded.success.headers
+    },
+    body,
+    connectTimeout: call.connectTimeout
+  }
+  return Result.succeed({ request, dropped: encoded.success.dropped })
+}
+
+const unwritable = new ValidationError({ message: "the request cannot be written as JSON" })
 
 /** JSON text. A caller in the same process can pass what has none: a value that holds itself, or nests without end. */
-const written = (body: Json): Result.Result<string, ValidationError> =>
-  Result.try({
-    try: () => JSON.stringify(body),
-    catch: () => new ValidationError({ message: "the request cannot be written as JSON" })
-  })
+const written = (body: Json): string | undefined => {
+  try {
+    return JSON.stringify(body)
+  } catch {
+    return undefined
+  }
+}
 
 /** The provider's `chat`. */
 export const chat = (endpoint: HttpChatEndpoint): NonNullable<Provider["chat"]> =>

@@ -42,14 +42,14 @@ const writer = (requestId: string): StreamWriter => ({
 })
 
 const chat = (options: Options) =>
-  visit(door, ({ request, requestId }) =>
+  visit(door, ({ began, request, requestId }) =>
     Effect.gen(function*() {
       const body = yield* readJson(request, options.maxBodyBytes)
       const asked = yield* Effect.fromResult(
         Result.mapError(decodeRequest(body), (error) => fail(validationError(error)))
       )
       const gateway = yield* Gateway
-      const exchange: Exchange = yield* start(asked.model, asked.stream === true)
+      const exchange: Exchange = began(yield* start(asked.model, asked.stream === true))
       if (asked.stream === true) return yield* streamReply(gateway, asked, exchange, writer(requestId))
       const response = yield* gateway.chat(asked, exchange)
       return json(encodeAnswer(toAnswer(response)), exchangeHeaders(exchange))

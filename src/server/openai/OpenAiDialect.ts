@@ -29,12 +29,12 @@ const json = (body: unknown, headers: Record<string, string>) =>
   HttpServerResponse.text(JSON.stringify(body), { contentType: "application/json", headers })
 
 const completions = (options: Options) =>
-  visit(door, ({ request }) =>
+  visit(door, ({ began, request }) =>
     Effect.gen(function*() {
       const body = yield* readJson(request, options.maxBodyBytes)
       const chat = yield* Effect.fromResult(Result.mapError(openAiChat.decodeRequest(body), fail))
       const gateway = yield* Gateway
-      const exchange: Exchange = yield* start(chat.model, chat.stream === true)
+      const exchange: Exchange = began(yield* start(chat.model, chat.stream === true))
       if (chat.stream === true) return yield* streamReply(gateway, chat, exchange, writer(chat))
       const response = yield* gateway.chat(chat, exchange)
       return json(openAiChat.encodeResponse(response, chat), exchangeHeaders(exchange))

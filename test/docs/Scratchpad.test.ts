@@ -1,0 +1,84 @@
+/** The examples in scratchpad/ run, offline, each with one command, and print what they should. */
+// @effect-diagnostics processEnv:off
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { execFile } from "node:child_process"
+import { readdirSync } from "node:fs"
+import path from "node:path"
+import { type RunningGateway, startGateway } from "../fixtures/RunningGateway.ts"
+import { root } from "./Examples.ts"
+
+const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
+  "01-chat-in-process.ts": ["Hello, gateway!", "sandbox::echo used 2 + 2 tokens"],
+  "02-stream-in-process.ts": [
+    "reasoning: Let ",
+    "reasoning: me ",
+    "reasoning: think.",
+    "text: One ",
+    "text: word ",
+    "text: after ",
+    "text: the ",
+    "text: other.",
+    "the end: stop",
+    "8 tokens"
+  ],
+  "03-own-provider.ts": ["!yawetag ,olleH", "400 provider_error: there is nothing to reverse"],
+  "04-openai-sdk.ts": ["Hello, gateway!", "Lorem ipsum dolor sit amet,", "get_weather {\"city\":\"Paris\"}"]
+}
+
+const run = (name: string, variables: Readonly<Record<string, string>> = {}) =>
+  new Promise<ReadonlyArray<string>>((resolve, reject) => {
+    const kept = Object.entries(process.env).filter(([key]) => !key.startsWith("GATEWAY_"))
+    const env = { ...Object.fromEntries(kept), ...variables }
+    execFile(process.execPath, [path.join("scratchpad", name)], { cwd: root, env }, (error, stdout, stderr) => {
+      if (error === null && stderr === "") resolve(stdout.trimEnd().split("\n"))
+      else reject(new Error(`${error?.message ?? "it complains"}\n${stdout}\n${stderr}`))
+    })
+  })
+
+describe("scratchpad", () => {
+  const names = readdirSync(path.join(root, "scratchpad")).filter((name) => name.endsWith(".ts"))
+  it.each(names)("%s prints what it should", async (name) => {
+    assert.deepStrictEqual(await run(name), expected[name])
+  })
+
+  it("has all the examples that this test knows", () => {
+    assert.deepStrictEqual(names.toSorted(), Object.keys(expected))
+  })
+
+  describe("with a gateway that runs", () => {
+    let gateway: RunningGateway
+    const key = "the-key-of-this-test"
+    beforeAll(async () => {
+      gateway = await startGateway(
+        `
+auth:
+  mode: keys
+  keys:
+    - id: test
+      sha256: \${HASH}
+      tenant: acme
+providers:
+  sandbox: { type: sandbox }
+tenants:
+  acme: {}
+`,
+        { HASH: await sha256(key) }
+      )
+    })
+    afterAll(() => gateway.close())
+
+    it("04-openai-sdk.ts talks to that one", async () => {
+      assert.deepStrictEqual(
+        await run("04-openai-sdk.ts", { GATEWAY_URL: gateway.url, GATEWAY_KEY: key }),
+        expected["04-openai-sdk.ts"]
+      )
+      // It does not talk to one of its own, which asks for no key.
+      const refused = await run("04-openai-sdk.ts", { GATEWAY_URL: gateway.url, GATEWAY_KEY: "wrong" })
+        .then(() => "", String)
+      assert.include(refused, "401")
+    })
+  })
+})
+
+const sha256 = async (text: string) =>
+  Buffer.from(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))).toString("hex")

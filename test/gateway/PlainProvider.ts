@@ -1,0 +1,67 @@
+/**
+ * Providers as an app of its own would write them: plain records, registered through the sdk's public contract. What the
+ * gateway's tests need of an upstream, they say here in a few chunks.
+ */
+import { Effect, Layer } from "effect"
+import { Gateway, type GatewayOptions } from "../../src/gateway/Gateway.ts"
+import * as Registries from "../../src/gateway/Registries.ts"
+import * as ModelRegistry from "../../src/modules/modelRegistry/Registry.ts"
+import type { ChatChunk, ChatRequest, ChatResponse } from "../../src/sdk/Chat.ts"
+import { text } from "../../src/sdk/Content.ts"
+import * as Interceptor from "../../src/sdk/Interceptor.ts"
+import * as Provider from "../../src/sdk/Provider.ts"
+import { TypeRegistry } from "../../src/sdk/TypeRegistry.ts"
+import * as UsageSink from "../../src/sdk/UsageSink.ts"
+
+/** A provider `plain` that takes any model, with the given operations. */
+export const plain = (operations: Partial<Provider.Provider>): Provider.Provider => ({
+  slug: "plain",
+  kind: "plain",
+  wire: "plain",
+  unlistedModels: "allow",
+  ...operations
+})
+
+/** A request to the model `plain::m`. */
+export const request: ChatRequest = { model: "plain::m", messages: [{ role: "user", content: [text("Hello?")] }] }
+
+const head = { id: "answer-1", model: "m" }
+
+/** A chunk that says nothing: an opening, a ping. */
+export const silence: ChatChunk = { ...head, delta: [] }
+/** A piece of text. */
+export const says = (value: string): ChatChunk => ({ ...head, delta: [{ type: "text", index: 0, text: value }] })
+/** The end of the answer. */
+export const finish: ChatChunk = { ...head, delta: [], finishReason: "stop" }
+/** The figures after it. */
+export const usage: ChatChunk = { ...head, delta: [], usage: { inputTokens: 10, outputTokens: 5 } }
+
+/** A whole answer. */
+export const answers = (value: string): ChatResponse => ({
+  ...head,
+  content: [text(value)],
+  finishReason: "stop",
+  usage: { inputTokens: 10, outputTokens: 5 }
+})
+
+/** What an app composes its gateway of. */
+export interface Composition extends GatewayOptions {
+  readonly providers: ReadonlyArray<Provider.Provider>
+  readonly interceptors?: ReadonlyArray<Interceptor.Interceptor>
+  readonly sinks?: ReadonlyArray<UsageSink.UsageSink>
+  readonly models?: ReadonlyArray<ModelRegistry.ModelOverride>
+}
+
+/** The gateway over these plugins. */
+export const compose = ({ interceptors = [], models = [], providers, sinks = [], ...options }: Composition) =>
+  Gateway.layer(options).pipe(
+    Layer.provideMerge(ModelRegistry.layer({ models })),
+    Layer.provideMerge(Layer.mergeAll(
+      Layer.empty,
+      ...providers.map((provider) => Provider.layer(Effect.succeed(provider))),
+      ...interceptors.map(Interceptor.layer),
+      ...sinks.map(UsageSink.layer)
+    )),
+    Layer.provideMerge(Layer.mergeAll(Registries.layer, TypeRegistry.layerEmpty)),
+    Layer.orDie
+  )
