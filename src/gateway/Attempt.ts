@@ -73,43 +73,53 @@ export const attemptStream = (
 ): Effect.Effect<CommittedStream, AttemptError, Scope.Scope> => {
   const { provider } = candidate
   if (provider.streamChat === undefined) return Effect.fail(unsupported(candidate, "streamed chat"))
-  const source = provider.streamChat(call)
-  return Effect.gen(function*() {
-    const scope = yield* Scope.fork(yield* Effect.scope)
-    const clock = yield* Clock.Clock
-    return yield* Effect.gen(function*() {
-      // The channel's own pull: the stream's would copy the context for every chunk.
-      const chunks = yield* Channel.toPullScoped(Stream.toChannel(source), scope)
-      const pull: ChunkPull<AttemptError> = limitStream(
-        provider.slug,
-        timeouts,
-        exchange.elapsed(),
-        clock,
-        wholeStream(provider.slug, chunks)
-      )
-      const held = yield* holdBack(exchange, candidate, pull)
-      exchange.firstTokenMs = exchange.elapsed()
-      return { pull: resume(held, pull) }
-    }).pipe(Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)))
-  }).pipe(reported(exchange, candidate))
+  return opened(exchange, candidate, provider.streamChat(call), timeouts).pipe(reported(exchange, candidate))
 }
+
+const opened = Effect.fnUntraced(function*(
+  exchange: Exchange,
+  candidate: Candidate,
+  chunks: Stream.Stream<ChatChunk, ProviderError>,
+  timeouts: Timeouts
+): Effect.fn.Return<CommittedStream, AttemptError, Scope.Scope> {
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  return yield* Effect.onExit(
+    committed(exchange, candidate, chunks, timeouts, scope),
+    (exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)
+  )
+})
+
+const committed = Effect.fnUntraced(function*(
+  exchange: Exchange,
+  candidate: Candidate,
+  chunks: Stream.Stream<ChatChunk, ProviderError>,
+  timeouts: Timeouts,
+  scope: Scope.Scope
+): Effect.fn.Return<CommittedStream, AttemptError> {
+  const { slug } = candidate.provider
+  const clock = yield* Clock.Clock
+  // The channel's own pull: the stream's would copy the context for every chunk.
+  const source = yield* Channel.toPullScoped(Stream.toChannel(chunks), scope)
+  const pull = limitStream(slug, timeouts, exchange.elapsed(), clock, wholeStream(slug, source))
+  const held = yield* holdBack(exchange, candidate, pull)
+  exchange.firstTokenMs = exchange.elapsed()
+  return { pull: resume(held, pull) }
+})
 
 /** Fails a stream that ends without having said why: whatever the provider, an answer cut short is no answer. */
 const wholeStream = (provider: string, pull: ChunkPull<ProviderError>): ChunkPull<ProviderError> => {
   let finished = false
-  const cutShort = new ProviderError({
-    provider,
-    kind: "protocol",
-    message: "the provider's stream ended before the answer did"
-  })
   return Effect.matchEffect(pull, {
-    onFailure: (error) => Effect.fail(Cause.isDone(error) && !finished ? cutShort : error),
+    onFailure: (error) => Effect.fail(Cause.isDone(error) && !finished ? cutShort(provider) : error),
     onSuccess: (chunks) => {
       finished ||= chunks.some((chunk) => chunk.finishReason !== undefined)
       return Effect.succeed(chunks)
     }
   })
 }
+
+const cutShort = (provider: string) =>
+  new ProviderError({ provider, kind: "protocol", message: "the provider's stream ended before the answer did" })
 
 const commits = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined
 

@@ -77,15 +77,14 @@ export class Exchange {
 export const newRequestId = (): string => `req_${crypto.randomUUID().replaceAll("-", "")}`
 
 /** Starts the exchange of one request for the current caller. */
-export const start = (modelAsked: string, streamed: boolean): Effect.Effect<Exchange> =>
-  Effect.gen(function*() {
-    const options = yield* CurrentRequest
-    return new Exchange({
-      requestId: options.requestId ?? newRequestId(),
-      caller: yield* CurrentCaller,
-      modelAsked,
-      streamed,
-      timeouts: options.timeouts ?? {},
-      clock: yield* Clock.Clock
-    })
+export const start = Effect.fnUntraced(function*(modelAsked: string, streamed: boolean): Effect.fn.Return<Exchange> {
+  const options = yield* CurrentRequest
+  return new Exchange({
+    requestId: options.requestId ?? newRequestId(),
+    caller: yield* CurrentCaller,
+    modelAsked,
+    streamed,
+    timeouts: options.timeouts ?? {},
+    clock: yield* Clock.Clock
   })
+})

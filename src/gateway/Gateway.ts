@@ -120,17 +120,40 @@ const make = Effect.fnUntraced(function*(
     }
   )
 
+  const answer = Effect.fnUntraced(function*(
+    asked: ChatRequest,
+    exchange: Exchange
+  ): Effect.fn.Return<ChatResponse, GatewayError | AttemptError> {
+    const { call, candidate, request, timeouts, toolNames } = yield* prepare(exchange, asked)
+    const answered = yield* attemptChat(exchange, candidate, call, timeouts)
+    const response = accountResponse(exchange, request, toCallerNames(answered, toolNames))
+    if (request.responseSchema !== undefined) {
+      yield* Effect.fromResult(Result.mapError(checkResponse(response, request.responseSchema), fail))
+    }
+    return yield* interceptResponse(interceptors.ordered(), response, request)
+  })
+
+  const open = Effect.fnUntraced(function*(
+    asked: ChatRequest,
+    exchange: Exchange
+  ): Effect.fn.Return<Stream.Stream<ChatChunk, GatewayError>, GatewayError | AttemptError, Scope.Scope> {
+    const { call, candidate, request, timeouts, toolNames } = yield* prepare(exchange, asked)
+    const committed = yield* attemptStream(exchange, candidate, call, timeouts)
+    const account = new StreamAccount(exchange)
+    const chunks = Stream.fromPull(Effect.succeed(followed(committed.pull, request, account))).pipe(
+      Stream.onExit(() => Effect.sync(() => account.settle(request)))
+    )
+    const named = toolNames.size === 0
+      ? chunks
+      : Stream.map(chunks, (chunk) => chunkToCallerNames(chunk, toolNames))
+    return interceptStream(interceptors.ordered(), named, request).pipe(
+      Stream.catchDefect((defect) => Stream.fromEffect(failed(exchange, defect))),
+      Stream.onExit((exit) => record(exchange, asked, sinks.all(), exit))
+    )
+  })
+
   const complete = (asked: ChatRequest, exchange: Exchange): Effect.Effect<ChatResponse, GatewayError> =>
-    Effect.gen(function*() {
-      const { call, candidate, request, timeouts, toolNames } = yield* prepare(exchange, asked)
-      const answered = yield* attemptChat(exchange, candidate, call, timeouts)
-      const response = accountResponse(exchange, request, toCallerNames(answered, toolNames))
-      if (request.responseSchema !== undefined) {
-        yield* Effect.fromResult(Result.mapError(checkResponse(response, request.responseSchema), fail))
-      }
-      return yield* interceptResponse(interceptors.ordered(), response, request)
-    }).pipe(
-      Effect.exit,
+    Effect.exit(answer(asked, exchange)).pipe(
       Effect.flatMap((exit) => settled(exchange, exit)),
       Effect.onExit((exit) => record(exchange, asked, sinks.all(), exit))
     )
@@ -139,22 +162,7 @@ const make = Effect.fnUntraced(function*(
     asked: ChatRequest,
     exchange: Exchange
   ): Effect.Effect<Stream.Stream<ChatChunk, GatewayError>, GatewayError, Scope.Scope> =>
-    Effect.gen(function*() {
-      const { call, candidate, request, timeouts, toolNames } = yield* prepare(exchange, asked)
-      const committed = yield* attemptStream(exchange, candidate, call, timeouts)
-      const account = new StreamAccount(exchange)
-      const chunks = Stream.fromPull(Effect.succeed(followed(committed.pull, request, account))).pipe(
-        Stream.onExit(() => Effect.sync(() => account.settle(request)))
-      )
-      const named = toolNames.size === 0
-        ? chunks
-        : Stream.map(chunks, (chunk) => chunkToCallerNames(chunk, toolNames))
-      return interceptStream(interceptors.ordered(), named, request).pipe(
-        Stream.catchDefect((defect) => Stream.fromEffect(failed(exchange, defect))),
-        Stream.onExit((exit) => record(exchange, asked, sinks.all(), exit))
-      )
-    }).pipe(
-      Effect.exit,
+    Effect.exit(open(asked, exchange)).pipe(
       Effect.flatMap((exit) => settled(exchange, exit)),
       Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : record(exchange, asked, sinks.all(), exit))
     )

@@ -74,13 +74,13 @@ const respond = (bytes: Stream.Stream<Uint8Array>, writer: StreamWriter, headers
   HttpServerResponse.stream(bytes, { contentType: writer.contentType, headers: { ...streamHeaders, ...headers } })
 
 /** Answers a chat request with a stream. The request's scope, which lasts until the body is sent, owns the upstream. */
-export const streamReply = (
-  gateway: Gateway["Service"],
-  request: ChatRequest,
-  exchange: Exchange,
-  writer: StreamWriter
-): Effect.Effect<HttpServerResponse.HttpServerResponse, GatewayError, Scope.Scope> =>
-  Effect.gen(function*() {
+export const streamReply = Effect.fnUntraced(
+  function*(
+    gateway: Gateway["Service"],
+    request: ChatRequest,
+    exchange: Exchange,
+    writer: StreamWriter
+  ): Effect.fn.Return<HttpServerResponse.HttpServerResponse, GatewayError, Scope.Scope> {
     const opening = yield* Effect.forkScoped(gateway.openChat(request, exchange), { startImmediately: true })
     const opened = yield* Effect.timeoutOption(Fiber.await(opening), keepAliveInterval)
     if (opened._tag === "Some") {
@@ -99,4 +99,5 @@ export const streamReply = (
       writer,
       exchangeHeaders(exchange)
     )
-  })
+  }
+)

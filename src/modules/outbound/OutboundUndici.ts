@@ -208,8 +208,8 @@ const makeUpstream = (options: UpstreamOptions): Effect.Effect<Upstream, never, 
         return Effect.sync(() => answer.close())
       })
 
-    const stream = (request: UpstreamRequest): Effect.Effect<UpstreamStream, ProviderError, Scope.Scope> =>
-      Effect.gen(function*() {
+    const stream = Effect.fnUntraced(
+      function*(request: UpstreamRequest): Effect.fn.Return<UpstreamStream, ProviderError, Scope.Scope> {
         let answer: StreamedAnswer | undefined
         yield* Effect.addFinalizer(() => Effect.sync(() => answer?.close()))
         const head = yield* Effect.callback<UpstreamHead, ProviderError>((resume) => {
@@ -229,7 +229,8 @@ const makeUpstream = (options: UpstreamOptions): Effect.Effect<Upstream, never, 
             }).pipe(Effect.map((read) => decodeUtf8(read.chunks))),
           complete: () => answer?.complete()
         }
-      })
+      }
+    )
 
     return { request, stream }
   })

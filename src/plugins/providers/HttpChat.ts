@@ -2,7 +2,7 @@
  * Chat over HTTP, for every provider whose protocol has a codec under `wire/`: encode, send through Outbound, decode.
  * What differs between such providers is a codec, a framing and a path, and nothing else.
  */
-import { Cause, Effect, Result, Stream } from "effect"
+import { Cause, Effect, Result, type Scope, Stream } from "effect"
 import type { ChatChunk, ChatResponse } from "../../sdk/Chat.ts"
 import { ValidationError } from "../../sdk/GatewayError.ts"
 import type { Upstream, UpstreamRequest } from "../../sdk/Outbound.ts"
@@ -113,35 +113,37 @@ export const chat = (endpoint: HttpChatEndpoint): NonNullable<Provider["chat"]> 
   })
 
 /** The provider's `streamChat`. */
-export const streamChat =
-  (endpoint: HttpChatEndpoint): NonNullable<Provider["streamChat"]> =>
-  (call): Stream.Stream<ChatChunk, ProviderError> =>
-    Stream.unwrap(Effect.gen(function*() {
-      const { request, dropped } = yield* Effect.fromResult(prepare(endpoint, call, true))
-      const answer = yield* endpoint.upstream.stream(request)
-      if (!isSuccess(answer.status)) {
-        const body = yield* answer.text(maxErrorBody)
-        return yield* providerError(
-          endpoint.provider,
-          endpoint.codec.decodeError(answer.status, answer.headers, body)
-        )
-      }
-      const type = answer.headers["content-type"] ?? ""
-      if (type.startsWith("application/json") && endpoint.streamType !== "application/json") {
-        return yield* notAStream(endpoint, call, yield* answer.text(maxErrorBody))
-      }
-      const chunks = decodeChunks(
-        answer.body,
-        endpoint.framing(),
-        endpoint.codec.streamDecoder(call),
+export const streamChat = (endpoint: HttpChatEndpoint): NonNullable<Provider["streamChat"]> => {
+  const open = Effect.fnUntraced(function*(
+    call: ChatCall
+  ): Effect.fn.Return<Stream.Stream<ChatChunk, ProviderError>, ProviderError, Scope.Scope> {
+    const { request, dropped } = yield* Effect.fromResult(prepare(endpoint, call, true))
+    const answer = yield* endpoint.upstream.stream(request)
+    if (!isSuccess(answer.status)) {
+      const body = yield* answer.text(maxErrorBody)
+      return yield* providerError(
         endpoint.provider,
-        answer.complete
+        endpoint.codec.decodeError(answer.status, answer.headers, body)
       )
-      return dropped.length === 0 ? chunks : Stream.concat(
-        Stream.succeed<ChatChunk>({ id: "", model: call.model.model, delta: [], droppedParams: dropped }),
-        chunks
-      )
-    }))
+    }
+    const type = answer.headers["content-type"] ?? ""
+    if (type.startsWith("application/json") && endpoint.streamType !== "application/json") {
+      return yield* notAStream(endpoint, call, yield* answer.text(maxErrorBody))
+    }
+    const chunks = decodeChunks(
+      answer.body,
+      endpoint.framing(),
+      endpoint.codec.streamDecoder(call),
+      endpoint.provider,
+      answer.complete
+    )
+    return dropped.length === 0 ? chunks : Stream.concat(
+      Stream.succeed<ChatChunk>({ id: "", model: call.model.model, delta: [], droppedParams: dropped }),
+      chunks
+    )
+  })
+  return (call) => Stream.unwrap(open(call))
+}
 
 /** Some servers answer a streamed request with an error in a JSON body and status 200; others ignore `stream`. */
 const notAStream = (endpoint: HttpChatEndpoint, call: ChatCall, body: string): Effect.Effect<never, ProviderError> => {

@@ -42,8 +42,9 @@ const writer = (requestId: string): StreamWriter => ({
 })
 
 const chat = (options: Options) =>
-  visit(door, ({ began, request, requestId }) =>
-    Effect.gen(function*() {
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request, requestId }) {
       const body = yield* readJson(request, options.maxBodyBytes)
       const asked = yield* Effect.fromResult(
         Result.mapError(decodeRequest(body), (error) => fail(validationError(error)))
@@ -53,13 +54,16 @@ const chat = (options: Options) =>
       if (asked.stream === true) return yield* streamReply(gateway, asked, exchange, writer(requestId))
       const response = yield* gateway.chat(asked, exchange)
       return json(encodeAnswer(toAnswer(response)), exchangeHeaders(exchange))
-    }))
+    })
+  )
 
-const models = visit(door, ({ requestId }) =>
-  Effect.gen(function*() {
+const models = visit(
+  door,
+  Effect.fnUntraced(function*({ requestId }) {
     const gateway = yield* Gateway
     return json(encodeModels({ models: yield* gateway.models }), { "x-request-id": requestId })
-  }))
+  })
+)
 
 const known: Readonly<Record<string, string>> = {
   "/llm-gateway/v1/chat/completions": "POST",

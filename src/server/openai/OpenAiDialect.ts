@@ -29,8 +29,9 @@ const json = (body: unknown, headers: Record<string, string>) =>
   HttpServerResponse.text(JSON.stringify(body), { contentType: "application/json", headers })
 
 const completions = (options: Options) =>
-  visit(door, ({ began, request }) =>
-    Effect.gen(function*() {
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request }) {
       const body = yield* readJson(request, options.maxBodyBytes)
       const chat = yield* Effect.fromResult(Result.mapError(openAiChat.decodeRequest(body), fail))
       const gateway = yield* Gateway
@@ -38,13 +39,15 @@ const completions = (options: Options) =>
       if (chat.stream === true) return yield* streamReply(gateway, chat, exchange, writer(chat))
       const response = yield* gateway.chat(chat, exchange)
       return json(openAiChat.encodeResponse(response, chat), exchangeHeaders(exchange))
-    }))
+    })
+  )
 
 const modelsPath = "/v1/models/"
 
 /** The list, or one model: ids hold slashes and colons, so the id is all that follows, and may come percent-encoded. */
-const models = visit(door, ({ request, requestId }) =>
-  Effect.gen(function*() {
+const models = visit(
+  door,
+  Effect.fnUntraced(function*({ request, requestId }) {
     const gateway = yield* Gateway
     const path = request.url.split("?", 1)[0] ?? ""
     const at = path.indexOf(modelsPath)
@@ -55,7 +58,8 @@ const models = visit(door, ({ request, requestId }) =>
       catch: () => fail(new NotFound({ message: "the model's id in the path is not valid percent-encoding" }))
     })
     return json(encodeModel(yield* gateway.model(id)), { "x-request-id": requestId })
-  }))
+  })
+)
 
 const known: ReadonlyArray<readonly [string, string]> = [["/v1/chat/completions", "POST"], ["/v1/models", "GET"]]
 

@@ -1,0 +1,120 @@
+/**
+ * Names the fields of other wires that a request carries in its extensions. A caller of the OpenAI dialect may send a field
+ * that only OpenAI knows; where the request goes to Anthropic, that field goes nowhere, and the answer has to say so.
+ *
+ * Names are in the native API's spelling, with `[]` for a place in a list: `foo`, `messages[].foo`,
+ * `messages[].content[].foo` (what stands inside a tool's result included), `tools[].foo`.
+ */
+import type { ChatRequest } from "../sdk/Chat.ts"
+import type { Extensions, Part } from "../sdk/Content.ts"
+import type { ChatCall } from "../sdk/Provider.ts"
+import type { Json } from "./Codec.ts"
+import { absent, bounded, isJson } from "./Json.ts"
+import type { Report } from "./Report.ts"
+
+/** The values that carry extensions. */
+export type Level = "request" | "message" | "part" | "tool"
+
+/**
+ * How to read a wire's extensions: which of them say nothing that is lost. Each wire's folder exports its own.
+ *
+ * `marks` are keys that the wire's decoder put there for its encoder, or that tell again what a canonical field says; a
+ * canonical field's name in place of `true` makes the key one only where that field is set. `members` are objects whose
+ * fields are named one by one (`options.num_ctx`); marks inside them are written `options.num_ctx`, too.
+ */
+export interface ExtensionReading {
+  readonly marks: Readonly<Record<Level, ReadonlyMap<string, string | true>>>
+  readonly members: ReadonlySet<string>
+}
+
+/** The readings of all wires but the one that is written. */
+export type ForeignReadings = Readonly<Record<string, ExtensionReading>>
+
+/** A request can hold any number of unknown fields; so many are named, and the rest is counted. */
+const maxNames = 24
+const maxName = 60
+
+interface Extended {
+  readonly extensions?: Extensions
+}
+
+/** Collects names, each once. */
+class Names {
+  readonly found = new Set<string>()
+  readonly #wire: string
+  readonly #readings: ForeignReadings
+  constructor(wire: string, readings: ForeignReadings) {
+    this.#wire = wire
+    this.#readings = readings
+  }
+  read(level: Level, prefix: string, value: Extended): void {
+    if (value.extensions === undefined) return
+    for (const wire of Object.keys(value.extensions)) {
+      const fields = wire === this.#wire ? undefined : value.extensions[wire]
+      if (fields === undefined) continue
+      const reading = Object.hasOwn(this.#readings, wire) ? this.#readings[wire] : undefined
+      this.#fields(fields, "", level, prefix, value, reading)
+    }
+  }
+  #fields(
+    fields: Json,
+    within: string,
+    level: Level,
+    prefix: string,
+    value: Extended,
+    reading: ExtensionReading | undefined
+  ): void {
+    for (const key of Object.keys(fields)) {
+      const field = fields[key]
+      if (absent(field)) continue
+      const path = within + key
+      const mark = reading?.marks[level].get(path)
+      if (mark === true || (mark !== undefined && Reflect.get(value, mark) !== undefined)) continue
+      if (isJson(field) && reading?.members.has(path) === true) {
+        this.#fields(field, `${path}.`, level, prefix, value, reading)
+      } else this.found.add(prefix + bounded(path, maxName))
+    }
+  }
+}
+
+const readParts = (names: Names, parts: ReadonlyArray<Part>): void => {
+  for (const part of parts) {
+    if (part.type === "opaque") continue
+    names.read("part", "messages[].content[].", part)
+    if (part.type === "tool_result") readParts(names, part.content)
+  }
+}
+
+/**
+ * Reports the fields of other wires as dropped. A message's `cache_control` counts as read where one of its parts has a
+ * breakpoint: the decoder puts it there.
+ */
+export const reportForeign = (
+  request: ChatCall["request"] | ChatRequest,
+  wire: string,
+  readings: ForeignReadings,
+  report: Report
+): void => {
+  const names = new Names(wire, readings)
+  names.read("request", "", request)
+  for (const message of request.messages) {
+    if (message.extensions !== undefined) {
+      const cached = message.content.find((part) => "cacheControl" in part && part.cacheControl !== undefined)
+      names.read("message", "messages[].", {
+        ...(cached === undefined ? {} : { cacheControl: true }),
+        extensions: message.extensions
+      })
+    }
+    readParts(names, message.content)
+  }
+  for (const tool of request.tools ?? []) if (tool.type === "unified") names.read("tool", "tools[].", tool)
+  let told = 0
+  for (const name of names.found) {
+    if (told === maxNames) {
+      report.drop(`${names.found.size - told} more fields of other protocols`)
+      return
+    }
+    report.drop(name)
+    told += 1
+  }
+}
