@@ -3,7 +3,7 @@
  * stages before it, when it commits: with the first content, or with the end of an empty answer. Until then nothing has
  * reached the caller, and a failure is an ordinary failed attempt; after it, a failure is the end of the stream.
  */
-import { Cause, Channel, Clock, Effect, Exit, Scope, Stream } from "effect"
+import { Cause, Effect, Exit, Scope, type Stream } from "effect"
 import type { Timeouts } from "../sdk/Caller.ts"
 import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
 import { type ChatCall, ProviderError } from "../sdk/Provider.ts"
@@ -11,7 +11,8 @@ import type { ChunkPull, Chunks } from "./ChunkPull.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
 import type { AttemptError } from "./Failure.ts"
 import type { Candidate } from "./Resolution.ts"
-import { limitStream, limitTotal } from "./Timers.ts"
+import { watch, type WatchedStream } from "./StreamWatch.ts"
+import { limitTotal } from "./Timers.ts"
 
 /** Chunks held back before the commit at most; they carry no content, so more of them mean a broken provider. */
 const maxHeldBack = 4096
@@ -56,11 +57,6 @@ export const attemptChat = (
   )
 }
 
-/** A stream whose first content is there. */
-export interface CommittedStream {
-  readonly pull: ChunkPull<AttemptError>
-}
-
 /**
  * Calls a provider for a stream and waits for its commit. The scope owns the upstream's connection; a failed attempt has
  * closed it by the time that it fails.
@@ -70,7 +66,7 @@ export const attemptStream = (
   candidate: Candidate,
   call: ChatCall,
   timeouts: Timeouts
-): Effect.Effect<CommittedStream, AttemptError, Scope.Scope> => {
+): Effect.Effect<WatchedStream, AttemptError, Scope.Scope> => {
   const { provider } = candidate
   if (provider.streamChat === undefined) return Effect.fail(unsupported(candidate, "streamed chat"))
   return opened(exchange, candidate, provider.streamChat(call), timeouts).pipe(reported(exchange, candidate))
@@ -81,7 +77,7 @@ const opened = Effect.fnUntraced(function*(
   candidate: Candidate,
   chunks: Stream.Stream<ChatChunk, ProviderError>,
   timeouts: Timeouts
-): Effect.fn.Return<CommittedStream, AttemptError, Scope.Scope> {
+): Effect.fn.Return<WatchedStream, AttemptError, Scope.Scope> {
   const scope = yield* Scope.fork(yield* Effect.scope)
   return yield* Effect.onExit(
     committed(exchange, candidate, chunks, timeouts, scope),
@@ -95,31 +91,13 @@ const committed = Effect.fnUntraced(function*(
   chunks: Stream.Stream<ChatChunk, ProviderError>,
   timeouts: Timeouts,
   scope: Scope.Scope
-): Effect.fn.Return<CommittedStream, AttemptError> {
+): Effect.fn.Return<WatchedStream, AttemptError> {
   const { slug } = candidate.provider
-  const clock = yield* Clock.Clock
-  // The channel's own pull: the stream's would copy the context for every chunk.
-  const source = yield* Channel.toPullScoped(Stream.toChannel(chunks), scope)
-  const pull = limitStream(slug, timeouts, exchange.elapsed(), clock, wholeStream(slug, source))
+  const { pull } = yield* watch(slug, chunks, timeouts, exchange.elapsed(), scope)
   const held = yield* holdBack(exchange, candidate, pull)
   exchange.firstTokenMs = exchange.elapsed()
   return { pull: resume(held, pull) }
 })
-
-/** Fails a stream that ends without having said why: whatever the provider, an answer cut short is no answer. */
-const wholeStream = (provider: string, pull: ChunkPull<ProviderError>): ChunkPull<ProviderError> => {
-  let finished = false
-  return Effect.matchEffect(pull, {
-    onFailure: (error) => Effect.fail(Cause.isDone(error) && !finished ? cutShort(provider) : error),
-    onSuccess: (chunks) => {
-      finished ||= chunks.some((chunk) => chunk.finishReason !== undefined)
-      return Effect.succeed(chunks)
-    }
-  })
-}
-
-const cutShort = (provider: string) =>
-  new ProviderError({ provider, kind: "protocol", message: "the provider's stream ended before the answer did" })
 
 const commits = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined
 

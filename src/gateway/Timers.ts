@@ -3,11 +3,9 @@
  * since only it knows when a connection stands.) They count content: what the provider sends to keep a line open, such
  * as pings and comments, resets nothing.
  */
-import { type Clock, Effect } from "effect"
-import { type ChatChunk, hasContent } from "../sdk/Chat.ts"
+import type { Effect } from "effect"
 import { ProviderTimeout, type TimeoutPhase } from "../sdk/GatewayError.ts"
 import type { Timeouts } from "../sdk/Caller.ts"
-import type { ChunkPull } from "./ChunkPull.ts"
 import { within } from "./TimeLimit.ts"
 
 /** The limits that hold for a request: those configured, narrowed by those asked for. */
@@ -42,37 +40,3 @@ export const limitTotal =
   (provider: string, timeouts: Timeouts, elapsed: number) =>
   <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | ProviderTimeout, R> =>
     within(self, timeouts.total - elapsed, () => timedOut(provider, "total", timeouts.total))
-
-/** Ends a stream that is slow to start, goes silent or runs too long. `elapsed` is the request's age now, ms. */
-export const limitStream = <E>(
-  provider: string,
-  timeouts: Timeouts,
-  elapsed: number,
-  clock: Clock.Clock,
-  pull: ChunkPull<E>
-): ChunkPull<E | ProviderTimeout> => {
-  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
-  const totalAt = now() + timeouts.total - elapsed
-  let phase: "first_token" | "idle" = "first_token"
-  // Only what is spent waiting for the provider counts: a reader that takes its time must not make it look idle.
-  let left = timeouts.firstToken
-  let pulled = 0
-  const expired = (): ProviderTimeout => {
-    if (totalAt - pulled <= left) return timedOut(provider, "total", timeouts.total)
-    return timedOut(provider, phase, phase === "idle" ? timeouts.idle : timeouts.firstToken)
-  }
-  return Effect.suspend(() => {
-    pulled = now()
-    return within(pull, Math.min(totalAt - pulled, left), expired)
-  }).pipe(
-    Effect.map((chunks) => {
-      if (chunks.some(progresses)) {
-        phase = "idle"
-        left = timeouts.idle
-      } else left -= now() - pulled
-      return chunks
-    })
-  )
-}
-
-const progresses = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined

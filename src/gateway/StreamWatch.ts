@@ -1,0 +1,202 @@
+/**
+ * A provider's stream under watch. A fiber of its own reads it into a slot that holds one network read, from which the
+ * pipeline pulls; another looks at the clock. So a timer that runs out interrupts the provider whatever it is doing, and
+ * a chunk costs two callbacks instead of a race.
+ *
+ * The slot is the only buffer: while it is full nothing is read, so a slow reader slows the upstream, and the time that
+ * it takes does not count as the provider's silence.
+ */
+import { Cause, Clock, Effect, Exit, Fiber, type Scope, Stream } from "effect"
+import type { Timeouts } from "../sdk/Caller.ts"
+import { type ChatChunk, hasContent } from "../sdk/Chat.ts"
+import { ProviderError } from "../sdk/Provider.ts"
+import type { ChunkPull, Chunks } from "./ChunkPull.ts"
+import type { AttemptError } from "./Failure.ts"
+import { timedOut } from "./Timers.ts"
+
+type Pulled = Exit.Exit<Chunks, AttemptError | Cause.Done>
+
+/** Where the reading fiber leaves what it read, until the pipeline takes it. */
+class Slot {
+  #chunks: Chunks | undefined
+  #end: Exit.Exit<never, AttemptError | Cause.Done> | undefined
+  #reader: ((pulled: Pulled) => void) | undefined
+  #writer: (() => void) | undefined
+
+  /** Leaves chunks in the slot; waits only where it is full. */
+  put(chunks: Chunks): Effect.Effect<void> {
+    const reader = this.#reader
+    if (reader !== undefined) {
+      this.#reader = undefined
+      reader(Exit.succeed(chunks))
+      return Effect.void
+    }
+    if (this.#chunks === undefined) {
+      this.#chunks = chunks
+      return Effect.void
+    }
+    return Effect.callback<void>((resume) => {
+      this.#writer = () => {
+        this.#chunks = chunks
+        resume(Effect.void)
+      }
+      return Effect.sync(() => {
+        this.#writer = undefined
+      })
+    })
+  }
+
+  /** Whether a `put` would have to wait. */
+  get isFull(): boolean {
+    return this.#chunks !== undefined
+  }
+
+  /** Ends the slot; what is in it can still be taken. The first end counts. */
+  end(exit: Exit.Exit<never, AttemptError | Cause.Done>): void {
+    this.#end ??= exit
+    const reader = this.#reader
+    this.#reader = undefined
+    reader?.(this.#end)
+  }
+
+  #poll(): Pulled | undefined {
+    const chunks = this.#chunks
+    if (chunks === undefined) return this.#end
+    this.#chunks = undefined
+    const writer = this.#writer
+    this.#writer = undefined
+    writer?.()
+    return Exit.succeed(chunks)
+  }
+
+  readonly take: ChunkPull<AttemptError> = Effect.suspend(() =>
+    this.#poll() ?? Effect.callback<Chunks, AttemptError | Cause.Done>((resume) => {
+      this.#reader = resume
+      return Effect.sync(() => {
+        this.#reader = undefined
+      })
+    })
+  )
+}
+
+const progresses = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined
+
+const cutShort = (provider: string) =>
+  new ProviderError({ provider, kind: "protocol", message: "the provider's stream ended before the answer did" })
+
+/** The timers' state: what the reading fiber writes and the watching one reads. Times in ms of the monotonic clock. */
+class Deadlines {
+  readonly #clock: Clock.Clock
+  readonly #timeouts: Timeouts
+  readonly #totalAt: number
+  #phase: "first_token" | "idle" = "first_token"
+  /** What is left of the phase's limit at `#since`; content fills it up. */
+  #left: number
+  /** Since when the provider has been waited for; absent while it waits for the reader. */
+  #since: number | undefined
+
+  constructor(clock: Clock.Clock, timeouts: Timeouts, elapsed: number) {
+    this.#clock = clock
+    this.#timeouts = timeouts
+    this.#left = timeouts.firstToken
+    this.#since = this.#now()
+    this.#totalAt = this.#since + timeouts.total - elapsed
+  }
+
+  #now(): number {
+    return Number(this.#clock.monotonicTimeNanosUnsafe()) / 1e6
+  }
+
+  /** Content has come. */
+  progressed(): void {
+    this.#phase = "idle"
+    this.#left = this.#timeouts.idle
+    this.#since = this.#now()
+  }
+
+  /** The provider waits for the reader. */
+  paused(): void {
+    const now = this.#now()
+    if (this.#since !== undefined) this.#left -= now - this.#since
+    this.#since = undefined
+  }
+
+  /** The provider is waited for again. */
+  resumed(): void {
+    this.#since ??= this.#now()
+  }
+
+  /** The error of the timer that has run out, or how long to sleep until one may have. */
+  check(provider: string): ReturnType<typeof timedOut> | number {
+    const now = this.#now()
+    if (this.#totalAt <= now) return timedOut(provider, "total", this.#timeouts.total)
+    // A limit can come nearer while it is slept on (from first token to idle), but never nearer than a whole idle time.
+    const phaseIn = this.#since === undefined ? this.#timeouts.idle : this.#left - (now - this.#since)
+    if (phaseIn <= 0) {
+      return timedOut(provider, this.#phase, this.#phase === "idle" ? this.#timeouts.idle : this.#timeouts.firstToken)
+    }
+    return Math.min(this.#totalAt - now, phaseIn, this.#timeouts.idle)
+  }
+}
+
+/** A stream that is being read. */
+export interface WatchedStream {
+  /** Gives what has been read, as soon as anything has. */
+  readonly pull: ChunkPull<AttemptError>
+}
+
+/**
+ * Starts to read a stream and gives the pull of what it reads. The scope is the reading's life. Beside the stream's own
+ * errors it fails with a timer's, and where the stream ends without a finish reason: an answer cut short is no answer.
+ * `elapsed` is the request's age, ms.
+ */
+export const watch = Effect.fnUntraced(function*(
+  provider: string,
+  chunks: Stream.Stream<ChatChunk, ProviderError>,
+  timeouts: Timeouts,
+  elapsed: number,
+  scope: Scope.Scope
+): Effect.fn.Return<WatchedStream> {
+  const slot = new Slot()
+  const deadlines = new Deadlines(yield* Clock.Clock, timeouts, elapsed)
+  let finished = false
+  const read = Stream.runForEachArray(chunks, (together) => {
+    for (const chunk of together) {
+      finished ||= chunk.finishReason !== undefined
+      if (progresses(chunk)) deadlines.progressed()
+    }
+    if (!slot.isFull) return slot.put(together)
+    deadlines.paused()
+    return Effect.map(slot.put(together), () => deadlines.resumed())
+  })
+  const reading = yield* Effect.forkIn(
+    Effect.onExit(read, (exit) =>
+      Effect.sync(() => {
+        if (Exit.isFailure(exit)) slot.end(Exit.failCause(exit.cause))
+        else slot.end(Exit.fail(finished ? Cause.Done() : cutShort(provider)))
+      })),
+    scope,
+    { startImmediately: true }
+  )
+  if (reading.pollUnsafe() === undefined) {
+    const watching = yield* Effect.forkIn(expire(provider, slot, deadlines, reading), scope, { startImmediately: true })
+    reading.addObserver(() => watching.interruptUnsafe())
+  }
+  return { pull: slot.take }
+})
+
+/** Sleeps until a timer runs out, and then ends the slot with its error and the reading with an interruption. */
+const expire = Effect.fnUntraced(function*(
+  provider: string,
+  slot: Slot,
+  deadlines: Deadlines,
+  reading: Fiber.Fiber<void, ProviderError>
+): Effect.fn.Return<void> {
+  let next = deadlines.check(provider)
+  while (typeof next === "number") {
+    yield* Effect.sleep(next)
+    next = deadlines.check(provider)
+  }
+  slot.end(Exit.fail(next))
+  yield* Fiber.interrupt(reading)
+})
