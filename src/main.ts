@@ -17,6 +17,7 @@ import {
 } from "effect"
 import { Argument, CliError, Command, Flag } from "effect/cli"
 import { FetchHttpClient, HttpClient, HttpServer } from "effect/http"
+import { constants } from "node:os"
 import * as ConfigFile from "./config/ConfigFile.ts"
 import { environmentProblems, type EnvironmentRecord, fromEnvironment, ollamaUrl } from "./config/Environment.ts"
 import type { GatewayConfig } from "./config/GatewayConfig.ts"
@@ -79,10 +80,22 @@ const config = Flag.File("config").pipe(
   Flag.optional
 )
 
+/** The gateway that the configuration describes; ends the command where the folder of schemas cannot be used. */
+const gatewayOf = (config: GatewayConfig) => {
+  const described = GatewayLayer.layer(config)
+  return Layer.catchTag(
+    described,
+    "SchemaFolderError",
+    (error): Layer.Layer<Layer.Success<typeof described>, CliError.UserError> =>
+      Layer.effectContext(failed(error.message))
+  )
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Commands
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** Says that the service is up, and when it stops what it waits for: what is built last is taken down first. */
 const announce = (config: GatewayConfig) =>
   Effect.gen(function*() {
     const server = yield* HttpServer.HttpServer
@@ -93,7 +106,46 @@ const announce = (config: GatewayConfig) =>
       configuration: config.source?.file ?? "environment",
       authentication: config.auth.mode
     })
+    yield* Effect.addFinalizer(() =>
+      Effect.logInfo(`LLM Gateway stops; running requests have ${config.server.drainTimeout / 1000} s to finish`)
+    )
   })
+
+/** Ctrl+C reaches a program that npm started twice: from the terminal, and from npm a moment later. */
+const sameSignal = 500
+
+/**
+ * What signals mean beyond the first SIGTERM or SIGINT, which interrupts the service. A second one ends the process without
+ * waiting any longer. SIGHUP, which reloads other services, changes nothing here, except from a terminal that was closed.
+ */
+const listenToSignals = Effect.gen(function*() {
+  const run = Effect.runForkWith(yield* Effect.context())
+  let toldAt: number | undefined
+  const onStop = (signal: NodeJS.Signals): void => {
+    const now = performance.now()
+    if (toldAt !== undefined && now - toldAt > sameSignal) process.exit(128 + constants.signals[signal])
+    toldAt ??= now
+  }
+  process.on("SIGTERM", onStop)
+  process.on("SIGINT", onStop)
+  process.on("SIGHUP", () => {
+    if (process.stdout.isTTY) process.kill(process.pid, "SIGTERM")
+    else run(Effect.logWarning("SIGHUP changes nothing: a new configuration needs a restart"))
+  })
+})
+
+/** How often it is looked whether npm's shell still runs. */
+const parentCheck = "250 millis"
+
+/**
+ * Ends when the shell that `npm start` runs the service in is gone. A signal that npm gets ends that shell, which does not
+ * pass it on; the service would live on with nobody knowing.
+ */
+const npmGone = Effect.suspend(() => {
+  if (environment["npm_lifecycle_event"] !== "start") return Effect.never
+  const shell = process.ppid
+  return Effect.asVoid(Effect.repeat(Effect.sleep(parentCheck), { until: () => process.ppid !== shell }))
+})
 
 const hostOf = (config: GatewayConfig) =>
   config.server.host.includes(":") ? `[${config.server.host}]` : config.server.host
@@ -104,7 +156,9 @@ const serve = Command.make("serve", { config }, ({ config: file }) =>
     const problem = listenProblem(config)
     if (problem !== undefined) return yield* failed(problem)
     for (const notice of notices(config)) yield* Effect.logWarning(notice)
-    return yield* Layer.launch(
+    yield* listenToSignals
+    endsWithOutput = false
+    const service = Layer.launch(
       Layer.effectDiscard(announce(config)).pipe(
         Layer.provideMerge(GatewayServer.layer({
           host: config.server.host,
@@ -112,9 +166,10 @@ const serve = Command.make("serve", { config }, ({ config: file }) =>
           maxBodyBytes: config.server.maxBody,
           drainTimeout: config.server.drainTimeout
         })),
-        Layer.provide(GatewayLayer.layer(config))
+        Layer.provide(gatewayOf(config))
       )
-    ).pipe(Effect.catchTag("ServeError", () =>
+    )
+    return yield* Effect.raceFirst(service, npmGone).pipe(Effect.catchTag("ServeError", () =>
       failed(`cannot listen on ${config.server.host}:${config.server.port}; is it in use already?`)))
   })).pipe(Command.withDescription("Runs the HTTP service"))
 
@@ -123,6 +178,10 @@ const check = Command.make("check", { config }, ({ config: file }) =>
     const config = yield* loadConfig(file)
     const problem = listenProblem(config)
     if (problem !== undefined) return yield* failed(problem)
+    // Of all that is built at the start only this can be wrong where the configuration itself is right.
+    yield* Effect.scoped(Layer.build(GatewayLayer.typeRegistry(config))).pipe(
+      Effect.catchTag("SchemaFolderError", (error) => failed(error.message))
+    )
     for (const notice of notices(config)) yield* Console.log(notice)
     const { models, providers } = config
     yield* Console.log(
@@ -151,7 +210,7 @@ const models = Command.make("models", { config }, ({ config: file }) =>
       const list = yield* Effect.flatMap(Gateway, (gateway) => gateway.models)
       yield* Console.log(["model".padEnd(44), "USD/Mtok".padEnd(14), "context".padEnd(10), "capabilities"].join(" "))
       for (const model of list) yield* Console.log(modelLine(model))
-    }).pipe(Effect.provide(GatewayLayer.layer(config)))
+    }).pipe(Effect.provide(gatewayOf(config)))
   })).pipe(Command.withDescription("Lists the models that the providers offer, with prices, context and capabilities"))
 
 const chat = Command.make("chat", {
@@ -173,7 +232,7 @@ const chat = Command.make("chat", {
     }
     yield* (stream ? printStream(request) : printAnswer(request)).pipe(
       Effect.catchTag("GatewayError", (error) => failed(`${error.code}: ${error.message}`)),
-      Effect.provide(GatewayLayer.layer(config))
+      Effect.provide(gatewayOf(config))
     )
   })).pipe(Command.withDescription("Asks a model one question"))
 
@@ -199,6 +258,14 @@ const printStream = (request: ChatRequest) =>
 // ---------------------------------------------------------------------------------------------------------------------
 // Start
 // ---------------------------------------------------------------------------------------------------------------------
+
+// Whoever reads the output may go away. A command has nobody left to work for then; a service goes on without its log.
+let endsWithOutput = true
+for (const output of [process.stdout, process.stderr]) {
+  output.on("error", () => {
+    if (endsWithOutput) process.exit(1)
+  })
+}
 
 const program = Command.make("llm-gateway").pipe(
   Command.withDescription("One interface in front of many LLM providers"),

@@ -1,5 +1,5 @@
 /** From a configuration to the Layers that it describes: providers, registries, the gateway, the callers it knows. */
-import { Layer } from "effect"
+import { type FileSystem, Layer, type Path } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { Gateway } from "../gateway/Gateway.ts"
 import * as Registries from "../gateway/Registries.ts"
@@ -60,7 +60,10 @@ const approvals = (config: GatewayConfig) => {
   }
 }
 
-const typeRegistry = (config: GatewayConfig) => {
+/** Where tool schemas come from; fails where the configured folder cannot be used. */
+export const typeRegistry = (
+  config: GatewayConfig
+): Layer.Layer<TypeRegistry, TypeRegistryFolder.SchemaFolderError, FileSystem.FileSystem | Path.Path> => {
   const registry = config.typeRegistry
   if (registry?.folder !== undefined) return TypeRegistryFolder.layerFolder({ dir: registry.folder })
   if (registry?.url !== undefined) {

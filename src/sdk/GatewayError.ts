@@ -118,7 +118,7 @@ export class SchemaNotFound extends Schema.TaggedError<SchemaNotFound>()("Schema
   readonly status = 404
 }
 
-/** The address exists, the method does not. */
+/** There is nothing at the address. */
 export class NotFound extends Schema.TaggedError<NotFound>()("NotFound", message) {
   readonly code = "not_found"
   readonly status = 404

@@ -2,16 +2,30 @@
  * What every dialect's routes do alike: find out who is calling, read the request's options and body, run the handler,
  * and render whatever fails in the dialect's own error body. A dialect is a codec and a list of paths on top of this.
  */
-import { Cause, Effect, Exit, Result } from "effect"
-import { HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Cause, Effect, Exit, Layer, Result } from "effect"
+import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { isUtf8 } from "node:buffer"
 import { type Caller, CurrentCaller, CurrentRequest, type RequestOptions, type Timeouts } from "../sdk/Caller.ts"
-import { fail, type GatewayError, InternalError, invalid, NotFound, type ValidationError } from "../sdk/GatewayError.ts"
+import {
+  fail,
+  type GatewayError,
+  InternalError,
+  invalid,
+  MethodNotAllowed,
+  NotFound,
+  type ValidationError
+} from "../sdk/GatewayError.ts"
 import { Identity, PresentedSecret } from "../sdk/Identity.ts"
 import { type Exchange, newRequestId } from "../gateway/Exchange.ts"
 import { describeDefect } from "../gateway/Defect.ts"
 import { readBody } from "./RequestBody.ts"
 import { exchangeHeaders } from "./ResponseHeaders.ts"
+
+/** Options of every dialect's routes. */
+export interface RouteOptions {
+  /** The largest JSON body, bytes. */
+  readonly maxBodyBytes: number
+}
 
 /** How a dialect tells its callers what went wrong. */
 export interface Door {
@@ -93,6 +107,8 @@ const errorResponse = (
   if (error.reason._tag === "MethodNotAllowed" && error.reason.allow !== undefined) {
     headers["allow"] = error.reason.allow
   }
+  // What is left of a body that is too large is not worth reading, and without reading it the connection is of no more use.
+  if (error.reason._tag === "PayloadTooLarge") headers["connection"] = "close"
   return HttpServerResponse.text(JSON.stringify(body), {
     status,
     headers,
@@ -143,7 +159,33 @@ export const visit = <R>(
   })
 }
 
-/** The answer to an address that no route can take, such as one with broken percent-encoding. */
+/** A whole answer in JSON. */
+export const json = (body: unknown, headers: Readonly<Record<string, string>>): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.text(JSON.stringify(body), { contentType: "application/json", headers })
+
+/** Paths, and the methods that each one takes as an `allow` header lists them. */
+export type ServedPaths = Readonly<Record<string, string>>
+
+const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"] as const
+
+/**
+ * The routes for what no other route below `path` takes: the wrong method of a path that is served, or nothing at all. It is
+ * one route for each method, since one for all of them would take HEAD, too, which the router otherwise answers as GET.
+ */
+export const otherwise = (door: Door, path: `/${string}*`, served: ServedPaths) => {
+  const refuse = visit(door, ({ request }) => {
+    const asked = request.url.split("?", 1)[0] ?? ""
+    const allow = Object.hasOwn(served, asked) ? served[asked] : undefined
+    return Effect.fail(fail(
+      allow === undefined
+        ? new NotFound({ message: `there is nothing at ${request.method} ${asked.slice(0, 200)}` })
+        : new MethodNotAllowed({ message: `${asked} takes ${allow}, not ${request.method}`, allow })
+    ))
+  })
+  return Layer.mergeAll(Layer.empty, ...methods.map((method) => HttpRouter.add(method, path, refuse)))
+}
+
+/** The answer to what no route can take: an address with broken percent-encoding, or a method that no route is for. */
 export const unroutable = (
   door: Door,
   request: HttpServerRequest.HttpServerRequest

@@ -5,17 +5,13 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest } from "effect/http"
-import { createServer, type Server } from "node:http"
-import { unroutable } from "./Door.ts"
+import { type RouteOptions, unroutable } from "./Door.ts"
 import * as NativeApi from "./native/NativeApi.ts"
+import * as NodeListener from "./NodeListener.ts"
 import * as OpenAiDialect from "./openai/OpenAiDialect.ts"
 import * as Health from "./ops/Health.ts"
 
-/** Options of the routes. */
-export interface RouteOptions {
-  /** The largest JSON body, bytes. */
-  readonly maxBodyBytes: number
-}
+export type { RouteOptions } from "./Door.ts"
 
 /** Where the service listens, and how it stops. */
 export interface ServerOptions extends RouteOptions {
@@ -45,37 +41,11 @@ const isRouteNotFound = (error: unknown): boolean =>
 export const routes = (options: RouteOptions) =>
   Layer.mergeAll(OpenAiDialect.layer(options), NativeApi.layer(options), Health.layer, withoutEmptyErrors)
 
-/** How often a draining server closes connections that have become idle, ms. */
-const sweepInterval = 50
-
-/**
- * Node keeps a connection that was busy when the server was closed open for the keep-alive time, although no further
- * request can come over it. Sweeping them lets a drain end with its last request.
- */
-const drainingServer = (): Server => {
-  const server = createServer({
-    // Slow requests must not hold a connection for ever; answers may take as long as the pipeline's timers allow.
-    headersTimeout: 20_000,
-    requestTimeout: 120_000,
-    keepAliveTimeout: 65_000,
-    noDelay: true
-  })
-  const close = server.close.bind(server)
-  server.close = (callback) => {
-    const sweep = setInterval(() => server.closeIdleConnections(), sweepInterval)
-    return close((error) => {
-      clearInterval(sweep)
-      callback?.(error)
-    })
-  }
-  return server
-}
-
 /** The listening service. */
 export const layer = (options: ServerOptions) =>
   HttpRouter.serve(routes(options), { disableLogger: true, disableListenLog: true }).pipe(
     Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(options.maxBodyBytes))),
-    Layer.provideMerge(NodeHttpServer.layer(drainingServer, {
+    Layer.provideMerge(NodeHttpServer.layer(() => NodeListener.make(OpenAiDialect.door.encodeError), {
       host: options.host,
       port: options.port,
       gracefulShutdownTimeout: options.drainTimeout

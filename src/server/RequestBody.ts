@@ -5,32 +5,54 @@
 import { Effect } from "effect"
 import type { HttpServerError, HttpServerRequest } from "effect/http"
 import { IncomingMessage } from "node:http"
-import { fail, type GatewayError, PayloadTooLarge, ValidationError } from "../sdk/GatewayError.ts"
+import { fail, type GatewayError, invalid, PayloadTooLarge, ValidationError } from "../sdk/GatewayError.ts"
 
 const tooLarge = (maxBytes: number): GatewayError =>
   fail(new PayloadTooLarge({ message: `the body is larger than ${maxBytes} bytes`, maxBytes }))
 
+const compressed = (): GatewayError =>
+  fail(invalid("content-encoding", "compressed bodies are not read; send the JSON as it is"))
+
 const unreadable = (): GatewayError => fail(new ValidationError({ message: "the body could not be read" }))
 
-/** The whole body. Fails with `payload_too_large`, or with `validation_error` where the caller broke it off. */
+/**
+ * The whole body. Fails with `payload_too_large`, or with `validation_error` where it is compressed, or where the caller
+ * broke it off.
+ */
 export const readBody = (
   request: HttpServerRequest.HttpServerRequest,
   maxBytes: number
+): Effect.Effect<Buffer, GatewayError> => {
+  const { headers, source } = request
+  const encoding = headers["content-encoding"]
+  if (encoding !== undefined && encoding.trim().toLowerCase() !== "identity") return Effect.fail(compressed())
+  // What is announced to be too large is not read at all.
+  if (Number(headers["content-length"]) > maxBytes) return Effect.fail(tooLarge(maxBytes))
+  return source instanceof IncomingMessage && headers["expect"] === undefined && headers["upgrade"] === undefined
+    ? readMessage(source, maxBytes)
+    : readAnyhow(request, maxBytes)
+}
+
+/**
+ * The generic way. It also sends the `100 Continue` that a caller with `expect: 100-continue` waits for, a second or
+ * longer, and finds the body of a request that asks for an upgrade.
+ */
+const readAnyhow = (
+  request: HttpServerRequest.HttpServerRequest,
+  maxBytes: number
 ): Effect.Effect<Buffer, GatewayError> =>
-  request.source instanceof IncomingMessage
-    ? readMessage(request.source, maxBytes)
-    : request.arrayBuffer.pipe(
-      Effect.mapError((error) => isTooLarge(error) ? tooLarge(maxBytes) : unreadable()),
-      Effect.map((buffer) => Buffer.from(buffer))
+  request.arrayBuffer.pipe(
+    Effect.mapError((error) => isTooLarge(error) ? tooLarge(maxBytes) : unreadable()),
+    Effect.flatMap((buffer) =>
+      buffer.byteLength > maxBytes ? Effect.fail(tooLarge(maxBytes)) : Effect.succeed(Buffer.from(buffer))
     )
+  )
 
 const isTooLarge = ({ reason }: HttpServerError.HttpServerError): boolean =>
   reason._tag === "RequestParseError" && reason.reason === "BodyTooLarge"
 
 const readMessage = (message: IncomingMessage, maxBytes: number): Effect.Effect<Buffer, GatewayError> =>
   Effect.callback<Buffer, GatewayError>((resume) => {
-    // What is announced to be too large is not read at all; the server closes such a connection after its answer.
-    if (Number(message.headers["content-length"]) > maxBytes) return resume(Effect.fail(tooLarge(maxBytes)))
     const chunks: Array<Buffer> = []
     let size = 0
     const onData = (chunk: Buffer): void => {

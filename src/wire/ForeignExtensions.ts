@@ -5,11 +5,13 @@
  * Names are in the native API's spelling, with `[]` for a place in a list: `foo`, `messages[].foo`,
  * `messages[].content[].foo` (what stands inside a tool's result included), `tools[].foo`.
  */
-import type { ChatRequest } from "../sdk/Chat.ts"
 import type { Extensions, Part } from "../sdk/Content.ts"
 import type { ChatCall } from "../sdk/Provider.ts"
+import { anthropicExtensions } from "./anthropic/AnthropicExtensions.ts"
 import type { Json } from "./Codec.ts"
 import { absent, bounded, isJson } from "./Json.ts"
+import { ollamaExtensions } from "./ollama/OllamaExtensions.ts"
+import { openAiExtensions } from "./openai/OpenAiExtensions.ts"
 import type { Report } from "./Report.ts"
 
 /** The values that carry extensions. */
@@ -27,8 +29,11 @@ export interface ExtensionReading {
   readonly members: ReadonlySet<string>
 }
 
-/** The readings of all wires but the one that is written. */
-export type ForeignReadings = Readonly<Record<string, ExtensionReading>>
+const readings: ReadonlyMap<string, ExtensionReading> = new Map([
+  ["anthropic", anthropicExtensions],
+  ["ollama", ollamaExtensions],
+  ["openai", openAiExtensions]
+])
 
 /** A request can hold any number of unknown fields; so many are named, and the rest is counted. */
 const maxNames = 24
@@ -38,80 +43,73 @@ interface Extended {
   readonly extensions?: Extensions
 }
 
-/** Collects names, each once. */
-class Names {
-  readonly found = new Set<string>()
-  readonly #wire: string
-  readonly #readings: ForeignReadings
-  constructor(wire: string, readings: ForeignReadings) {
-    this.#wire = wire
-    this.#readings = readings
+/** What is collected, each name once. Most requests have none, so nothing is made before there is something to name. */
+interface Names {
+  readonly wire: string
+  found: Set<string> | undefined
+}
+
+const readFields = (
+  names: Names,
+  fields: Json,
+  within: string,
+  level: Level,
+  prefix: string,
+  value: Extended,
+  reading: ExtensionReading | undefined
+): void => {
+  for (const key of Object.keys(fields)) {
+    const field = fields[key]
+    if (absent(field)) continue
+    const path = within + key
+    const mark = reading?.marks[level].get(path)
+    if (mark === true || (mark !== undefined && Reflect.get(value, mark) !== undefined)) continue
+    if (isJson(field) && reading?.members.has(path) === true) {
+      readFields(names, field, `${path}.`, level, prefix, value, reading)
+    } else (names.found ??= new Set()).add(prefix + bounded(path, maxName))
   }
-  read(level: Level, prefix: string, value: Extended): void {
-    if (value.extensions === undefined) return
-    for (const wire of Object.keys(value.extensions)) {
-      const fields = wire === this.#wire ? undefined : value.extensions[wire]
-      if (fields === undefined) continue
-      const reading = Object.hasOwn(this.#readings, wire) ? this.#readings[wire] : undefined
-      this.#fields(fields, "", level, prefix, value, reading)
-    }
-  }
-  #fields(
-    fields: Json,
-    within: string,
-    level: Level,
-    prefix: string,
-    value: Extended,
-    reading: ExtensionReading | undefined
-  ): void {
-    for (const key of Object.keys(fields)) {
-      const field = fields[key]
-      if (absent(field)) continue
-      const path = within + key
-      const mark = reading?.marks[level].get(path)
-      if (mark === true || (mark !== undefined && Reflect.get(value, mark) !== undefined)) continue
-      if (isJson(field) && reading?.members.has(path) === true) {
-        this.#fields(field, `${path}.`, level, prefix, value, reading)
-      } else this.found.add(prefix + bounded(path, maxName))
-    }
+}
+
+const readExtensions = (names: Names, level: Level, prefix: string, value: Extended): void => {
+  if (value.extensions === undefined) return
+  for (const wire of Object.keys(value.extensions)) {
+    const fields = wire === names.wire ? undefined : value.extensions[wire]
+    if (fields !== undefined) readFields(names, fields, "", level, prefix, value, readings.get(wire))
   }
 }
 
 const readParts = (names: Names, parts: ReadonlyArray<Part>): void => {
   for (const part of parts) {
     if (part.type === "opaque") continue
-    names.read("part", "messages[].content[].", part)
+    readExtensions(names, "part", "messages[].content[].", part)
     if (part.type === "tool_result") readParts(names, part.content)
   }
 }
 
 /**
- * Reports the fields of other wires as dropped. A message's `cache_control` counts as read where one of its parts has a
+ * Reports the fields of wires other than `wire`, which is being written, as dropped. A message's `cache_control` counts as read where one of its parts has a
  * breakpoint: the decoder puts it there.
  */
-export const reportForeign = (
-  request: ChatCall["request"] | ChatRequest,
-  wire: string,
-  readings: ForeignReadings,
-  report: Report
-): void => {
-  const names = new Names(wire, readings)
-  names.read("request", "", request)
+export const reportForeign = (request: ChatCall["request"], wire: string, report: Report): void => {
+  const names: Names = { wire, found: undefined }
+  readExtensions(names, "request", "", request)
   for (const message of request.messages) {
     if (message.extensions !== undefined) {
       const cached = message.content.find((part) => "cacheControl" in part && part.cacheControl !== undefined)
-      names.read("message", "messages[].", {
+      readExtensions(names, "message", "messages[].", {
         ...(cached === undefined ? {} : { cacheControl: true }),
         extensions: message.extensions
       })
     }
     readParts(names, message.content)
   }
-  for (const tool of request.tools ?? []) if (tool.type === "unified") names.read("tool", "tools[].", tool)
+  for (const tool of request.tools ?? []) if (tool.type === "unified") readExtensions(names, "tool", "tools[].", tool)
+  const { found } = names
+  if (found === undefined) return
   let told = 0
-  for (const name of names.found) {
+  for (const name of found) {
     if (told === maxNames) {
-      report.drop(`${names.found.size - told} more fields of other protocols`)
+      report.drop(`${found.size - told} more fields of other protocols`)
       return
     }
     report.drop(name)

@@ -20,9 +20,19 @@ export const absent = (value: unknown): value is null | undefined => value === u
 /** The value if it is a JSON object. */
 export const object = (value: unknown): Json | undefined => isJson(value) ? value : undefined
 
+/** The value if it is an array, otherwise an empty one. */
+export const array = (value: unknown): ReadonlyArray<unknown> => Array.isArray(value) ? value : []
+
+/** The value if it is a string. */
+export const string = (value: unknown): string | undefined => typeof value === "string" ? value : undefined
+
 /** The value if it is a string with something in it. */
 export const filled = (value: unknown): string | undefined =>
   typeof value === "string" && value !== "" ? value : undefined
+
+/** The value if it is a finite number. */
+export const finite = (value: unknown): number | undefined =>
+  typeof value === "number" && Number.isFinite(value) ? value : undefined
 
 /** No answer has so many tokens: a greater number is a fault, and sums of such would leave the safe integers. */
 const maxCount = 1e12
@@ -52,7 +62,7 @@ export const argumentsObject = (text: string): Json => {
 }
 
 /** The fields of an object that are not among the known ones; `undefined` where there are none. */
-export const rest = (json: Json, known: ReadonlySet<string>): Json | undefined => {
+export const unknownFields = (json: Json, known: ReadonlySet<string>): Json | undefined => {
   let unknown: Array<[string, unknown]> | undefined
   for (const key of Object.keys(json)) {
     if (!known.has(key)) (unknown ??= []).push([key, json[key]])

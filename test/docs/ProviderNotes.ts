@@ -40,7 +40,10 @@ exchanges. The tables below are worked out from the code.`,
 - "dropped" means that the provider has no form for it: the request goes out without it, and the answer names it in
   \`x-gateway-dropped-params\` (native: \`dropped_params\`).
 - Nothing else is lost silently: the page cannot be written where a thing neither changes the request nor is refused or
-  named. The one exception is in the tables as "left out, not named".
+  named.
+- Names in \`dropped\` are the native API's; \`[]\` is any place in a list. Fields of another protocol are named so too, by the
+  level at which they stood (\`foo\`, \`messages[].foo\`, \`messages[].content[].foo\`, \`tools[].foo\`); where a request has many,
+  the first 24 are named and the rest is counted.
 
 The tables show what can be sent, not what each model can do. That is checked before: see \`capability_not_supported\` in
 [API.md](API.md#errors). Names of parts and parameters are the native API's.`,

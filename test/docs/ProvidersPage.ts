@@ -1,8 +1,7 @@
 /**
  * Works out docs/PROVIDERS.md: what each provider takes is found by asking its codec. A request with one thing more than
  * a plain one is encoded; a cell says where the thing stands in the body, or that the codec refused it, or what it named
- * as dropped. A thing that makes no difference and is not named would be lost silently: then the page cannot be written,
- * unless the thing is known for it (`unnamed`).
+ * as dropped. A thing that makes no difference and is not named would be lost silently: then the page cannot be written.
  */
 import { Effect, Layer, Result } from "effect"
 import * as Registries from "../../src/gateway/Registries.ts"
@@ -67,8 +66,6 @@ interface Probe {
   readonly without: (target: Target) => Request
   /** Streamed, for the request with it. */
   readonly stream?: boolean
-  /** Known to be left out by some without a word. */
-  readonly unnamed?: boolean
 }
 
 const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value)
@@ -108,7 +105,6 @@ const cell = (probe: Probe, target: Target): string => {
   const known = new Set(plain.dropped)
   const dropped = result.success.dropped.filter((name) => !known.has(name))
   if (changed.length === 0 && dropped.length === 0) {
-    if (probe.unnamed === true) return "left out, not named"
     throw new Error(`${target.title} loses "${probe.name}" silently`)
   }
   const sent = changed.every((key) => key === "messages") && changed.length > 0
@@ -283,8 +279,7 @@ const parameters: ReadonlyArray<Probe> = [
   {
     name: "a field of another protocol (`extensions`)",
     with: () => ({ ...plain, extensions: { other: { x: 1 } } }),
-    without: () => plain,
-    unnamed: true
+    without: () => plain
   },
   {
     name: "name of a participant",

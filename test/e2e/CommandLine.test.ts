@@ -2,7 +2,7 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
-import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -222,6 +222,24 @@ describe.concurrent("models and chat", () => {
     assert.include(err + out, "serve")
   })
 
+  it("a folder of schemas that cannot be used: every command says which file is wrong, without a stack", async () => {
+    const schemas = join(folder, "broken-schemas")
+    await mkdir(schemas)
+    await writeFile(join(schemas, "broken.json"), "{")
+    const path = await file(
+      "schemas.yaml",
+      `server: { port: 0 }\nproviders:\n  sandbox: { type: sandbox }\ntype_registry: { folder: ${
+        JSON.stringify(schemas)
+      } }\n`
+    )
+    for (const args of [["check"], ["serve"], ["models"], ["chat", "Hello", "-m", "sandbox::echo"]]) {
+      const { code, err, out } = await run([...args, "-c", path])
+      assert.strictEqual(code, 1, args[0])
+      assert.include(err, "broken.json: it is not JSON")
+      assert.notMatch(out + err, /\bat .*\.ts:\d+/, "no stack")
+    }
+  })
+
   it("--version and --help", async () => {
     const version = await run(["--version"])
     assert.strictEqual(version.code, 0)
@@ -328,5 +346,73 @@ describe("serve", () => {
     assert.strictEqual(await service.stop(), 0)
     await rest
     assert.isBelow(performance.now() - started, 5_000)
+  })
+
+  it("told to stop again while it waits: it ends at once, and its exit code names the signal", async () => {
+    const service = await serve([], { PORT: "0" })
+    const response = await post(service.url, ask("[[stall 1]] One two", { stream: true }))
+    await response.body?.getReader().read()
+    const started = performance.now()
+    const closed = once(service.child, "close")
+    const again = setInterval(() => service.child.kill("SIGTERM"), 100)
+    await closed
+    clearInterval(again)
+    assert.strictEqual(service.child.exitCode, 143)
+    assert.isBelow(performance.now() - started, 5_000)
+  })
+
+  it("told to stop twice in one moment, as npm does it: what runs is finished", async () => {
+    const service = await serve([], { PORT: "0" })
+    const response = await post(service.url, ask("[[tokens 30 at 60]]", { stream: true }))
+    service.child.kill("SIGINT")
+    const stopped = service.stop("SIGINT")
+    assert.include(await response.text(), "data: [DONE]")
+    assert.strictEqual(await stopped, 0)
+  })
+
+  it("SIGHUP does not end it, and the log says that it changes nothing", async () => {
+    const service = await serve([], { PORT: "0" })
+    const told = new Promise<void>((resolve) =>
+      service.child.stdout?.on("data", () => {
+        if (service.said().includes("SIGHUP")) resolve()
+      })
+    )
+    service.child.kill("SIGHUP")
+    await told
+    assert.strictEqual((await post(service.url, ask("Hello"))).status, 200)
+    assert.strictEqual(await service.stop(), 0)
+  })
+
+  it("whoever reads its log goes away: it goes on serving", async () => {
+    const service = await serve([], { PORT: "0" })
+    service.child.stdout?.destroy()
+    // Each of these is a line that cannot be written.
+    for (let signal = 0; signal < 3; signal++) service.child.kill("SIGHUP")
+    for (let request = 0; request < 3; request++) {
+      assert.strictEqual((await post(service.url, ask("Hello"))).status, 200)
+    }
+    assert.isNull(service.child.exitCode)
+    assert.strictEqual(await service.stop(), 0)
+  })
+
+  it.skipIf(process.platform === "win32")("the shell in which npm started it is ended: it ends, too", async () => {
+    // The second command keeps the shell from putting the service in its own place.
+    const shell = spawn("sh", ["-c", `"$0" --import "$1" "$2" serve; exit $?`, process.execPath, jit, main], {
+      cwd: folder,
+      env: { OLLAMA_HOST: "127.0.0.1:1", PORT: "0", npm_lifecycle_event: "start" },
+      stdio: ["ignore", "pipe", "pipe"]
+    })
+    children.add(shell)
+    const said = collect(shell)
+    await new Promise<void>((resolve) =>
+      shell.stdout.on("data", () => {
+        if (said.out.includes("listens on")) resolve()
+      })
+    )
+    // The service holds the other end of this pipe until it ends.
+    const ended = once(shell.stdout, "end")
+    shell.kill("SIGTERM")
+    await ended
+    assert.include(said.out, "stops")
   })
 })

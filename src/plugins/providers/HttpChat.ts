@@ -15,6 +15,8 @@ import type { Framing } from "../../wire/Framing.ts"
 export interface HttpChatEndpoint {
   /** The provider's slug. */
   readonly provider: string
+  /** What the upstream told of a failure, as this provider's error; `HttpProvider.errorOf` makes it. */
+  readonly errorOf: (failure: Failure) => ProviderError
   readonly upstream: Upstream
   readonly codec: ChatUpstreamCodec
   readonly framing: () => Framing
@@ -26,10 +28,6 @@ export interface HttpChatEndpoint {
 
 /** Bytes of an error answer that are read. */
 const maxErrorBody = 64 * 1024
-
-/** A failure as the codec tells it, as this provider's error. */
-export const providerError = (provider: string, failure: Failure): ProviderError =>
-  new ProviderError({ provider, ...failure })
 
 /** A request that the wire has no form for: the caller's error, found before anything was sent. */
 const refused = (provider: string, error: ValidationError): ProviderError =>
@@ -100,15 +98,12 @@ export const chat = (endpoint: HttpChatEndpoint): NonNullable<Provider["chat"]> 
     const { request, dropped } = yield* Effect.fromResult(prepare(endpoint, call, false))
     const answer = yield* endpoint.upstream.request(request)
     if (!isSuccess(answer.status)) {
-      return yield* providerError(
-        endpoint.provider,
-        endpoint.codec.decodeError(answer.status, answer.headers, answer.body)
-      )
+      return yield* endpoint.errorOf(endpoint.codec.decodeError(answer.status, answer.headers, answer.body))
     }
     const json = parseJson(answer.body)
     if (Result.isFailure(json)) return yield* malformed(endpoint.provider)
     const decoded = endpoint.codec.decodeResponse(answer.body, json.success, call)
-    if (Result.isFailure(decoded)) return yield* providerError(endpoint.provider, decoded.failure)
+    if (Result.isFailure(decoded)) return yield* endpoint.errorOf(decoded.failure)
     return dropped.length === 0 ? decoded.success : annotate(decoded.success, { droppedParams: dropped })
   })
 
@@ -121,10 +116,7 @@ export const streamChat = (endpoint: HttpChatEndpoint): NonNullable<Provider["st
     const answer = yield* endpoint.upstream.stream(request)
     if (!isSuccess(answer.status)) {
       const body = yield* answer.text(maxErrorBody)
-      return yield* providerError(
-        endpoint.provider,
-        endpoint.codec.decodeError(answer.status, answer.headers, body)
-      )
+      return yield* endpoint.errorOf(endpoint.codec.decodeError(answer.status, answer.headers, body))
     }
     const type = answer.headers["content-type"] ?? ""
     if (type.startsWith("application/json") && endpoint.streamType !== "application/json") {
@@ -134,7 +126,7 @@ export const streamChat = (endpoint: HttpChatEndpoint): NonNullable<Provider["st
       answer.body,
       endpoint.framing(),
       endpoint.codec.streamDecoder(call),
-      endpoint.provider,
+      endpoint.errorOf,
       answer.complete
     )
     return dropped.length === 0 ? chunks : Stream.concat(
@@ -151,7 +143,7 @@ const notAStream = (endpoint: HttpChatEndpoint, call: ChatCall, body: string): E
   const decoded = Result.isFailure(json) ? undefined : endpoint.codec.decodeResponse(body, json.success, call)
   return Effect.fail(
     decoded !== undefined && Result.isFailure(decoded)
-      ? providerError(endpoint.provider, decoded.failure)
+      ? endpoint.errorOf(decoded.failure)
       : new ProviderError({
         provider: endpoint.provider,
         kind: "protocol",
@@ -168,7 +160,7 @@ const decodeChunks = (
   body: Stream.Stream<Uint8Array, ProviderError>,
   framing: Framing,
   decoder: ChatStreamDecoder,
-  provider: string,
+  errorOf: HttpChatEndpoint["errorOf"],
   complete: () => void
 ): Stream.Stream<ChatChunk, ProviderError> =>
   Stream.transformPull(body, (pull) => {
@@ -176,14 +168,14 @@ const decodeChunks = (
     let ended = false
     const decode = (events: ReturnType<Framing["push"]>, into: Array<ChatChunk>): void => {
       if (Result.isFailure(events)) {
-        failure = providerError(provider, events.failure)
+        failure = errorOf(events.failure)
         return
       }
       for (const event of events.success) {
         if (decoder.isDone()) return
         const decoded = decoder.push(event.data, event.event)
         if (Result.isFailure(decoded)) {
-          failure = providerError(provider, decoded.failure)
+          failure = errorOf(decoded.failure)
           return
         }
         for (const chunk of decoded.success) into.push(chunk)
@@ -193,7 +185,7 @@ const decodeChunks = (
       decode(framing.end(), into)
       if (failure !== undefined || decoder.isDone()) return
       const last = decoder.end()
-      if (Result.isFailure(last)) failure = providerError(provider, last.failure)
+      if (Result.isFailure(last)) failure = errorOf(last.failure)
       else for (const chunk of last.success) into.push(chunk)
     }
     const next: Effect.Effect<readonly [ChatChunk, ...Array<ChatChunk>], ProviderError | Cause.Done> = Effect.suspend(

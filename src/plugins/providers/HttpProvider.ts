@@ -1,9 +1,8 @@
 /** What the providers that are reached over HTTP have in common beside their chat: options, credentials, discovery. */
-import { Effect, type Redacted, Result } from "effect"
-import type { Upstream, UpstreamOptions, UpstreamRequest } from "../../sdk/Outbound.ts"
-import type { Failure, Provider, ProviderError } from "../../sdk/Provider.ts"
-import type { ChatUpstreamCodec } from "../../wire/Codec.ts"
-import { parseJson, providerError } from "./HttpChat.ts"
+import { Effect, Redacted, Result } from "effect"
+import type { UpstreamOptions, UpstreamRequest } from "../../sdk/Outbound.ts"
+import { type Failure, type Provider, ProviderError } from "../../sdk/Provider.ts"
+import { type HttpChatEndpoint, parseJson } from "./HttpChat.ts"
 
 /** Options that every HTTP provider has. */
 export interface HttpProviderOptions {
@@ -31,17 +30,41 @@ export const registration = (
   ...(options.discoveryInterval === undefined ? {} : { discoveryInterval: options.discoveryInterval })
 })
 
+/** What is shorter is no secret but a version or a flag, and hiding it would only garble messages. */
+const minSecretLength = 12
+
+/**
+ * Makes errors of what an upstream tells. Some servers quote the key that they refuse, or all headers of the request; the
+ * caller, who reads these words, may see neither the key nor the configured headers.
+ */
+export const errorOf = (
+  provider: string,
+  { apiKey, headers = {} }: HttpProviderOptions
+): (failure: Failure) => ProviderError => {
+  const values = apiKey === undefined ? Object.values(headers) : [Redacted.value(apiKey), ...Object.values(headers)]
+  const secrets = values.filter((value) => value.length >= minSecretLength)
+  const concealed = (told: string): string =>
+    secrets.reduce((text, secret) => text.replaceAll(secret, "[hidden]"), told)
+  return (failure) =>
+    new ProviderError({
+      provider,
+      ...failure,
+      message: concealed(failure.message),
+      ...(failure.code === undefined ? {} : { code: concealed(failure.code) }),
+      ...(failure.type === undefined ? {} : { type: concealed(failure.type) }),
+      ...(failure.field === undefined ? {} : { field: concealed(failure.field) })
+    })
+}
+
 /** Sends a request whose answer is JSON, and reads it with `decode`; errors are read by the chat codec. */
 export const requestJson = Effect.fnUntraced(function*<A>(
-  upstream: Upstream,
-  codec: ChatUpstreamCodec,
-  provider: string,
+  { codec, errorOf, upstream }: HttpChatEndpoint,
   request: UpstreamRequest,
   decode: (json: unknown) => Result.Result<A, Failure>
 ): Effect.fn.Return<A, ProviderError> {
   const answer = yield* upstream.request(request)
   if (answer.status < 200 || answer.status >= 300) {
-    return yield* providerError(provider, codec.decodeError(answer.status, answer.headers, answer.body))
+    return yield* errorOf(codec.decodeError(answer.status, answer.headers, answer.body))
   }
   const decoded = Result.flatMap(
     Result.mapError(parseJson(answer.body), (): Failure => ({
@@ -50,6 +73,6 @@ export const requestJson = Effect.fnUntraced(function*<A>(
     })),
     decode
   )
-  if (Result.isFailure(decoded)) return yield* providerError(provider, decoded.failure)
+  if (Result.isFailure(decoded)) return yield* errorOf(decoded.failure)
   return decoded.success
 })

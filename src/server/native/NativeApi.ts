@@ -1,14 +1,13 @@
 /** The native API's handlers, its documentation at `/openapi.json` and `/docs`, and its errors as problem details. */
 import { Effect, Layer, Result, Schema } from "effect"
-import { HttpRouter, HttpServerResponse } from "effect/http"
 import { HttpApiBuilder, HttpApiScalar } from "effect/http-api"
 import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
 import { ChatAnswer, ChatChunk, ChatRequest, toAnswer } from "../../sdk/Chat.ts"
 import { GatewayApi, ModelList } from "../../sdk/GatewayApi.ts"
-import { fail, type GatewayError, MethodNotAllowed, NotFound } from "../../sdk/GatewayError.ts"
+import { fail, type GatewayError } from "../../sdk/GatewayError.ts"
 import { validationError } from "../../sdk/Issues.ts"
-import { type Door, readJson, visit } from "../Door.ts"
+import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import { problemOf } from "./Problem.ts"
@@ -19,19 +18,10 @@ export const door: Door = {
   errorType: "application/problem+json"
 }
 
-/** Options of the native API. */
-export interface Options {
-  /** The largest JSON body, bytes. */
-  readonly maxBodyBytes: number
-}
-
 const decodeRequest = Schema.decodeUnknownResult(ChatRequest, { errors: "all", onExcessProperty: "error" })
 const encodeAnswer = Schema.encodeSync(ChatAnswer)
 const encodeChunk = Schema.encodeSync(ChatChunk)
 const encodeModels = Schema.encodeSync(ModelList)
-
-const json = (body: unknown, headers: Record<string, string>) =>
-  HttpServerResponse.text(JSON.stringify(body), { contentType: "application/json", headers })
 
 const writer = (requestId: string): StreamWriter => ({
   push: (chunk) => `data: ${JSON.stringify(encodeChunk(chunk))}\n\n`,
@@ -41,7 +31,7 @@ const writer = (requestId: string): StreamWriter => ({
   contentType: "text/event-stream"
 })
 
-const chat = (options: Options) =>
+const chat = (options: RouteOptions) =>
   visit(
     door,
     Effect.fnUntraced(function*({ began, request, requestId }) {
@@ -65,30 +55,20 @@ const models = visit(
   })
 )
 
-const known: Readonly<Record<string, string>> = {
+const served: ServedPaths = {
   "/llm-gateway/v1/chat/completions": "POST",
-  "/llm-gateway/v1/models": "GET",
-  "/openapi.json": "GET",
-  "/docs": "GET",
-  "/health/live": "GET",
-  "/health/ready": "GET"
+  "/llm-gateway/v1/models": "GET, HEAD",
+  "/openapi.json": "GET, HEAD",
+  "/docs": "GET, HEAD",
+  "/health/live": "GET, HEAD",
+  "/health/ready": "GET, HEAD"
 }
-
-const unknown = visit(door, ({ request }) => {
-  const path = request.url.split("?", 1)[0] ?? ""
-  const method = Object.hasOwn(known, path) ? known[path] : undefined
-  return Effect.fail(fail(
-    method === undefined
-      ? new NotFound({ message: `there is nothing at ${request.method} ${path.slice(0, 200)}` })
-      : new MethodNotAllowed({ message: `${path} takes ${method}, not ${request.method}`, allow: method })
-  ))
-})
 
 /**
  * Mounts the native API. Its handlers take the raw request, so that bodies are read, refused and answered exactly as in
  * every other dialect.
  */
-export const layer = (options: Options) =>
+export const layer = (options: RouteOptions) =>
   Layer.mergeAll(
     HttpApiBuilder.layer(GatewayApi, { openapiPath: "/openapi.json" }).pipe(
       Layer.provide([
@@ -97,5 +77,5 @@ export const layer = (options: Options) =>
       ])
     ),
     HttpApiScalar.layer(GatewayApi, { path: "/docs" }),
-    HttpRouter.add("*", "/*", unknown)
+    otherwise(door, "/*", served)
   )

@@ -1,23 +1,17 @@
 /** The OpenAI dialect: the paths, over the OpenAI codec. People change their SDK's base URL and nothing else. */
 import { Effect, Layer, Result } from "effect"
-import { HttpRouter, HttpServerResponse } from "effect/http"
+import { HttpRouter } from "effect/http"
 import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
 import type { ChatRequest } from "../../sdk/Chat.ts"
-import { fail, MethodNotAllowed, NotFound } from "../../sdk/GatewayError.ts"
+import { fail, NotFound } from "../../sdk/GatewayError.ts"
 import { encodeModel, encodeModels, openAiChat } from "../../wire/openai/OpenAiChat.ts"
-import { type Door, readJson, visit } from "../Door.ts"
+import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 
 /** How this dialect tells its callers what went wrong. */
 export const door: Door = { encodeError: openAiChat.encodeError }
-
-/** Options of the dialect. */
-export interface Options {
-  /** The largest JSON body, bytes. */
-  readonly maxBodyBytes: number
-}
 
 const writer = (request: ChatRequest): StreamWriter => ({
   ...openAiChat.streamEncoder(request),
@@ -25,10 +19,7 @@ const writer = (request: ChatRequest): StreamWriter => ({
   contentType: "text/event-stream"
 })
 
-const json = (body: unknown, headers: Record<string, string>) =>
-  HttpServerResponse.text(JSON.stringify(body), { contentType: "application/json", headers })
-
-const completions = (options: Options) =>
+const completions = (options: RouteOptions) =>
   visit(
     door,
     Effect.fnUntraced(function*({ began, request }) {
@@ -61,23 +52,13 @@ const models = visit(
   })
 )
 
-const known: ReadonlyArray<readonly [string, string]> = [["/v1/chat/completions", "POST"], ["/v1/models", "GET"]]
-
-const unknown = visit(door, ({ request }) => {
-  const path = request.url.split("?", 1)[0] ?? ""
-  const allowed = known.find(([at]) => at === path)
-  return Effect.fail(fail(
-    allowed === undefined
-      ? new NotFound({ message: `there is nothing at ${request.method} ${path.slice(0, 200)} in this version` })
-      : new MethodNotAllowed({ message: `${path} takes ${allowed[1]}, not ${request.method}`, allow: allowed[1] })
-  ))
-})
+const served: ServedPaths = { "/v1/chat/completions": "POST", "/v1/models": "GET, HEAD" }
 
 /** Mounts the dialect on the router. */
-export const layer = (options: Options) =>
+export const layer = (options: RouteOptions) =>
   Layer.mergeAll(
     HttpRouter.add("POST", "/v1/chat/completions", completions(options)),
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
-    HttpRouter.add("*", "/v1/*", unknown)
+    otherwise(door, "/v1/*", served)
   )

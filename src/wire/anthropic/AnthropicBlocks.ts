@@ -17,7 +17,9 @@ import type {
   ToolResultPart
 } from "../../sdk/Content.ts"
 import type { Json } from "../Codec.ts"
-import { type Book, bound, extensions, isArray, isObject, nonEmpty, others, wire } from "./Guards.ts"
+import { extensions, wire } from "./AnthropicExtensions.ts"
+import { bounded, filled, isJson, isList, parseJson, string, unknownFields } from "../Json.ts"
+import type { Report } from "../Report.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Parts to blocks
@@ -48,9 +50,12 @@ const citationTypes = new Set<unknown>([
 ])
 
 /** A text block, or nothing where the text is blank. */
-export const encodeText = (part: TextPart, report: Book): Json | undefined => {
-  if (isBlank(part.text)) return undefined
-  const citations = part.citations?.filter((citation) => isObject(citation) && citationTypes.has(citation["type"])) ??
+export const encodeText = (part: TextPart, report: Report): Json | undefined => {
+  if (isBlank(part.text)) {
+    if (part.cacheControl !== undefined) report.drop("messages[].content[].cache_control")
+    return undefined
+  }
+  const citations = part.citations?.filter((citation) => isJson(citation) && citationTypes.has(citation["type"])) ??
     []
   if (citations.length < (part.citations?.length ?? 0)) report.drop("messages[].content[].citations")
   return extended(part, {
@@ -63,20 +68,20 @@ export const encodeText = (part: TextPart, report: Book): Json | undefined => {
 const imageTypes = new Set(["image/jpeg", "image/png", "image/gif", "image/webp"])
 const webUrl = /^https?:\/\//i
 
-const encodeUrl = (url: string, path: string, report: Book): Json | undefined =>
+const encodeUrl = (url: string, path: string, report: Report): Json | undefined =>
   webUrl.test(url)
     ? { type: "url", url }
     : report.refuse(`${path}.source.url`, "only http and https addresses can be sent to this provider")
 
-const encodeFile = (source: { readonly wire: string; readonly id: string }, path: string, report: Book) =>
+const encodeFile = (source: { readonly wire: string; readonly id: string }, path: string, report: Report) =>
   source.wire === wire
     ? { type: "file", file_id: source.id }
-    : report.refuse(`${path}.source`, `the file is held by another provider ("${bound(source.wire, 50)}")`)
+    : report.refuse(`${path}.source`, `the file is held by another provider ("${bounded(source.wire, 50)}")`)
 
 const unresolved = "the file must be read from the gateway's storage before it can be sent"
 
 /** An image block. */
-export const encodeImage = (part: ImagePart, path: string, report: Book): Json | undefined => {
+export const encodeImage = (part: ImagePart, path: string, report: Report): Json | undefined => {
   if (part.detail !== undefined && part.detail !== "auto") report.drop("messages[].content[].detail")
   let source: Json | undefined
   switch (part.source.type) {
@@ -87,7 +92,7 @@ export const encodeImage = (part: ImagePart, path: string, report: Book): Json |
         ? { type: "base64", media_type: mediaType, data: part.source.data }
         : report.refuse(
           `${path}.source.media_type`,
-          `"${bound(part.source.mediaType, 60)}" is not supported; use image/jpeg, image/png, image/gif or image/webp`
+          `"${bounded(part.source.mediaType, 60)}" is not supported; use image/jpeg, image/png, image/gif or image/webp`
         )
       break
     }
@@ -105,13 +110,13 @@ export const encodeImage = (part: ImagePart, path: string, report: Book): Json |
 
 const utf8 = new TextDecoder("utf-8", { fatal: true })
 
-const encodeBase64Document = (mediaType: string, data: string, path: string, report: Book): Json | undefined => {
+const encodeBase64Document = (mediaType: string, data: string, path: string, report: Report): Json | undefined => {
   const essence = (mediaType.split(";")[0] ?? "").trim().toLowerCase()
   if (essence === "application/pdf") return { type: "base64", media_type: essence, data }
   if (!essence.startsWith("text/")) {
     return report.refuse(
       `${path}.source.media_type`,
-      `"${bound(mediaType, 60)}" is not supported; use application/pdf or plain text`
+      `"${bounded(mediaType, 60)}" is not supported; use application/pdf or plain text`
     )
   }
   const decoded = Result.try(() => utf8.decode(Buffer.from(data, "base64")))
@@ -121,7 +126,7 @@ const encodeBase64Document = (mediaType: string, data: string, path: string, rep
 }
 
 /** A document block. `filename` stands in for a missing title. */
-export const encodeDocument = (part: DocumentPart, path: string, report: Book): Json | undefined => {
+export const encodeDocument = (part: DocumentPart, path: string, report: Report): Json | undefined => {
   let source: Json | undefined
   switch (part.source.type) {
     case "base64":
@@ -151,27 +156,29 @@ export const encodeDocument = (part: DocumentPart, path: string, report: Book): 
 }
 
 /** A block of this wire as it was; another wire's is refused. */
-export const encodeOpaque = (part: OpaquePart, path: string, report: Book): Json | undefined =>
+export const encodeOpaque = (part: OpaquePart, path: string, report: Report): Json | undefined =>
   part.wire === wire
     ? part.value
     : report.refuse(
       path,
-      `a part of type "${bound(String(part.value["type"]), 60)}" only exists in the protocol "${bound(part.wire, 50)}"`
+      `a part of type "${bounded(string(part.value["type"]) ?? "", 60)}" only exists in the protocol "${
+        bounded(part.wire, 50)
+      }"`
     )
 
 /**
  * A `tool_use` block. The arguments are JSON text here and an object there: no text at all is the empty object, and
  * anything but an object is refused, never replaced.
  */
-export const encodeToolCall = (part: ToolCallPart, id: string, path: string, report: Book): Json | undefined => {
+export const encodeToolCall = (part: ToolCallPart, id: string, path: string, report: Report): Json | undefined => {
   const text = part.arguments.trim()
-  const parsed = text === "" ? {} : Result.getOrUndefined(Result.try((): unknown => JSON.parse(text)))
-  return isObject(parsed)
+  const parsed = text === "" ? {} : parseJson(text)
+  return isJson(parsed)
     ? extended(part, { type: "tool_use", id, name: part.name, input: parsed })
     : report.refuse(`${path}.arguments`, "the arguments of a tool call must be the JSON text of an object")
 }
 
-const encodeResultContent = (part: ToolResultContent, path: string, report: Book): Json | undefined => {
+const encodeResultContent = (part: ToolResultContent, path: string, report: Report): Json | undefined => {
   switch (part.type) {
     case "text":
       return encodeText(part, report)
@@ -188,7 +195,7 @@ const encodeResultContent = (part: ToolResultContent, path: string, report: Book
 export const encodeResult = (
   part: ToolResultPart,
   path: string,
-  report: Book,
+  report: Report,
   breakpoint: (block: Json, path: string) => void
 ): ReadonlyArray<Json> => {
   const content: Array<Json> = []
@@ -225,7 +232,7 @@ const thinkingKeys = new Set(["type", "thinking", "signature", "data"])
 
 /** Reads `cache_control`; a form that the sdk does not know is kept among the part's extensions by `keyed`. */
 const readCacheControl = (value: unknown): CacheControl | undefined => {
-  if (!isObject(value) || value["type"] !== "ephemeral") return undefined
+  if (!isJson(value) || value["type"] !== "ephemeral") return undefined
   const ttl = value["ttl"]
   const size = Object.keys(value).length
   if (ttl === undefined) return size === 1 ? { type: "ephemeral" } : undefined
@@ -239,9 +246,9 @@ export const keyed = (
 ): { readonly cacheControl?: CacheControl; readonly extensions?: { readonly anthropic: Json } } => {
   const given = block["cache_control"]
   const cacheControl = readCacheControl(given)
-  let rest = others(block, known)
-  if (cacheControl === undefined && isObject(given)) rest = { ...rest, cache_control: given }
-  return { ...(cacheControl === undefined ? {} : { cacheControl }), ...extensions(rest) }
+  let fields = unknownFields(block, known)
+  if (cacheControl === undefined && isJson(given)) fields = { ...fields, cache_control: given }
+  return { ...(cacheControl === undefined ? {} : { cacheControl }), ...extensions(fields) }
 }
 
 /** Reads a text block. */
@@ -250,23 +257,23 @@ export const decodeText = (block: Json): TextPart => {
   return {
     type: "text",
     text: typeof block["text"] === "string" ? block["text"] : "",
-    ...(isArray(citations) && citations.length > 0 ? { citations } : {}),
+    ...(isList(citations) && citations.length > 0 ? { citations } : {}),
     ...keyed(block, textKeys)
   }
 }
 
 /** Reads a `tool_use` block, or nothing where it lacks id or name. */
 export const decodeToolUse = (block: Json): ToolCallPart | undefined => {
-  const id = nonEmpty(block["id"])
-  const name = nonEmpty(block["name"])
+  const id = filled(block["id"])
+  const name = filled(block["name"])
   if (id === undefined || name === undefined) return undefined
   return { type: "tool_call", id, name, arguments: JSON.stringify(block["input"] ?? {}), ...keyed(block, toolUseKeys) }
 }
 
 /** Reads a `thinking` or `redacted_thinking` block. Without a signature it is nobody's: it must not go back upstream. */
 export const decodeThinking = (block: Json): ReasoningPart => {
-  const text = nonEmpty(block["thinking"])
-  const signature = nonEmpty(block["signature"])
+  const text = filled(block["thinking"])
+  const signature = filled(block["signature"])
   const data = block["type"] === "redacted_thinking" && typeof block["data"] === "string" ? block["data"] : undefined
   return {
     type: "reasoning",
@@ -274,7 +281,7 @@ export const decodeThinking = (block: Json): ReasoningPart => {
     ...(signature === undefined ? {} : { signature }),
     ...(data === undefined ? {} : { data }),
     ...(signature === undefined && data === undefined ? {} : { wire }),
-    ...extensions(others(block, thinkingKeys))
+    ...extensions(unknownFields(block, thinkingKeys))
   }
 }
 

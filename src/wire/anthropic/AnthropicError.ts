@@ -2,12 +2,12 @@
  * Errors both ways: Anthropic's error bodies and in-stream error events read as failures, and the gateway's errors
  * written as Anthropic writes its own (https://docs.claude.com/en/api/errors).
  */
-import { Result } from "effect"
 import type { GatewayError, ProviderErrorKind } from "../../sdk/GatewayError.ts"
 import type { Failure } from "../../sdk/Provider.ts"
 import type { EncodedError, Json } from "../Codec.ts"
 import { retryAfterMs } from "../RetryAfter.ts"
-import { bound, isObject, nonEmpty } from "./Guards.ts"
+import { bounded, filled, isJson, parseJson } from "../Json.ts"
+import { shown } from "../Classify.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Upstream errors
@@ -64,48 +64,48 @@ const fieldOf = (message: string): string | undefined => {
   return path?.replaceAll(/\.(\d+)(?=\.|$)/g, "[$1]")
 }
 
+const wordless = "the provider reported an error without a message"
+
 /** Reads the `error` object of a body or of an event. `status` is the HTTP status, where there was an answer of its own. */
 export const failureOf = (error: unknown, status?: number): Failure => {
-  const object: Json = isObject(error) ? error : {}
-  const type = nonEmpty(object["type"])
-  const message = nonEmpty(object["message"]) ?? "the provider reported an error without a message"
-  const details = isObject(object["details"]) ? nonEmpty(object["details"]["error_code"]) : undefined
+  const object: Json = isJson(error) ? error : {}
+  const type = filled(object["type"])
+  const message = filled(object["message"]) ?? wordless
+  const details = isJson(object["details"]) ? filled(object["details"]["error_code"]) : undefined
   const known = status ?? statusOfType.get(type ?? "") ?? 500
   const field = fieldOf(message)
   return {
     kind: kindOf(type, known, message),
-    message: bound(message, 500),
+    message: shown(message) || wordless,
     status: known,
-    ...(type === undefined ? {} : { type: bound(type, 100) }),
-    ...(details === undefined ? {} : { code: bound(details, 100) }),
+    ...(type === undefined ? {} : { type: bounded(type, 100) }),
+    ...(details === undefined ? {} : { code: bounded(details, 100) }),
     ...(field === undefined ? {} : { field })
   }
 }
-
-const parse = (text: string): unknown => Result.getOrUndefined(Result.try((): unknown => JSON.parse(text)))
 
 /**
  * Reads an error answer. The body may be anything: proxies in front of the API answer with HTML pages. A 429 about a
  * spend limit carries no `retry-after`, and so gets no `retryAfterMs` either.
  */
 export const decodeError = (status: number, headers: Readonly<Record<string, string>>, body: string): Failure => {
-  const json = parse(body)
-  const reported = isObject(json) && isObject(json["error"]) ? json["error"] : undefined
+  const json = parseJson(body)
+  const reported = isJson(json) && isJson(json["error"]) ? json["error"] : undefined
   const wait = retryAfterMs(headers)
-  const id = nonEmpty(headers["request-id"]) ?? (isObject(json) ? nonEmpty(json["request_id"]) : undefined)
+  const id = filled(headers["request-id"]) ?? (isJson(json) ? filled(json["request_id"]) : undefined)
   const text = body.trim()
   const failure = failureOf(
     reported ?? {
-      message: text === "" || text.startsWith("<") || isObject(json)
+      message: text === "" || text.startsWith("<") || isJson(json)
         ? `the provider answered ${status} without an error in Anthropic's form`
-        : bound(text, 200)
+        : bounded(text, 200)
     },
     status
   )
   return {
     ...failure,
     ...(wait === undefined ? {} : { retryAfterMs: wait }),
-    ...(id === undefined ? {} : { upstreamRequestId: bound(id, 200) })
+    ...(id === undefined ? {} : { upstreamRequestId: bounded(id, 200) })
   }
 }
 

@@ -14,6 +14,7 @@ import type { ValidationError } from "../../sdk/GatewayError.ts"
 import type { ChatCall } from "../../sdk/Provider.ts"
 import type { ResolvedTool } from "../../sdk/Tool.ts"
 import type { EncodedRequest, Json } from "../Codec.ts"
+import { reportForeign } from "../ForeignExtensions.ts"
 import {
   encodeDocument,
   encodeImage,
@@ -25,7 +26,9 @@ import {
   extended
 } from "./AnthropicBlocks.ts"
 import { decideThinking } from "./AnthropicThinking.ts"
-import { type Book, book, bound, isArray, isObject, wire } from "./Guards.ts"
+import { wire } from "./AnthropicExtensions.ts"
+import { bounded, isJson, isList, string } from "../Json.ts"
+import { makeReport, type Report } from "../Report.ts"
 import { type ModelTraits, traitsOf } from "./ModelTraits.ts"
 import { type AnswerTool, answerTool, forcesTools } from "./StructuredOutput.ts"
 
@@ -46,7 +49,7 @@ const hash = (text: string): string => createHash("sha256").update(text).digest(
 
 interface Encoding {
   readonly call: ChatCall
-  readonly report: Book
+  readonly report: Report
   readonly traits: ModelTraits
   /** Counts a block that ends a cached prefix. */
   readonly breakpoint: (block: Json, path: string) => void
@@ -85,14 +88,14 @@ const idRewriter = (messages: ReadonlyArray<Message>): (id: string) => string =>
 }
 
 const start = (call: ChatCall): Encoding => {
-  const report = book()
+  const report = makeReport()
   let breakpoints = 0
   return {
     call,
     report,
     traits: traitsOf(call.model.model),
     breakpoint: (block, path) => {
-      if (!isObject(block["cache_control"])) return
+      if (!isJson(block["cache_control"])) return
       breakpoints += 1
       if (breakpoints === maxBreakpoints + 1) {
         report.refuse(`${path}.cache_control`, `a request can have at most ${maxBreakpoints} cache breakpoints`)
@@ -113,10 +116,10 @@ const encodeTool = (tool: ResolvedTool, path: string, { breakpoint, report }: En
       return tool.value
     }
     const { name, type } = tool.value
-    const named = typeof name === "string" ? `"${bound(name, 60)}" ` : ""
+    const named = typeof name === "string" ? `"${bounded(name, 60)}" ` : ""
     return report.refuse(
       path,
-      `the tool ${named}of type "${bound(String(type), 60)}" has no form in Anthropic's protocol`
+      `the tool ${named}of type "${bounded(string(type) ?? "", 60)}" has no form in Anthropic's protocol`
     )
   }
   const encoded = extended(tool, {
@@ -208,6 +211,8 @@ interface Turn {
   readonly role: "user" | "assistant" | "system"
   /** Tool results, which must lead their turn. */
   readonly results: Array<MutableJson>
+  /** The results by the call that they answer; absent as long as there are none. */
+  answered: Map<string, MutableJson> | undefined
   readonly content: Array<Json>
   extra: Json | undefined
 }
@@ -235,7 +240,7 @@ const encodeSystem = (message: Message, path: string, encoding: Encoding): Array
 const addResult = (turn: Turn, part: ToolResultPart, path: string, encoding: Encoding): void => {
   const id = encoding.toolId(part.toolCallId)
   const content = encodeResult(part, path, encoding.report, encoding.breakpoint)
-  const earlier = turn.results.find((result) => result["tool_use_id"] === id)
+  const earlier = turn.answered?.get(id)
   if (earlier === undefined) {
     const block = extended(part, {
       type: "tool_result",
@@ -244,13 +249,19 @@ const addResult = (turn: Turn, part: ToolResultPart, path: string, encoding: Enc
       ...(part.isError === undefined ? {} : { is_error: part.isError })
     })
     encoding.breakpoint(block, path)
-    turn.results.push({ ...block })
+    const result = { ...block }
+    turn.results.push(result)
+    turn.answered ??= new Map()
+    turn.answered.set(id, result)
     return
   }
   const first = earlier["content"]
-  earlier["content"] = isArray(first) ? [...first, ...content] : content
+  earlier["content"] = isList(first) ? [...first, ...content] : content
   if (part.isError === true) earlier["is_error"] = true
-  if (part.cacheControl !== undefined) earlier["cache_control"] = part.cacheControl
+  if (part.cacheControl !== undefined && earlier["cache_control"] === undefined) {
+    earlier["cache_control"] = part.cacheControl
+    encoding.breakpoint(earlier, path)
+  }
 }
 
 const encodeUserPart = (part: Part, message: Message, path: string, { report }: Encoding): Json | undefined => {
@@ -298,6 +309,7 @@ const addAssistant = (turn: Turn, message: Message, path: string, encoding: Enco
   const { report } = encoding
   const blocks: Array<Json> = []
   let opaque = false
+  let calls = 0
   for (const [at, part] of message.content.entries()) {
     const partPath = `${path}.content[${at}]`
     let block: Json | undefined
@@ -313,12 +325,8 @@ const addAssistant = (turn: Turn, message: Message, path: string, encoding: Enco
         if (block === undefined) report.drop("messages[].content[].reasoning")
         break
       case "tool_call":
-        block = encodeToolCall(
-          part,
-          encoding.toolId(part.id),
-          `${path}.tool_calls[${toolCallIndex(message, at)}]`,
-          report
-        )
+        block = encodeToolCall(part, encoding.toolId(part.id), `${path}.tool_calls[${calls}]`, report)
+        calls += 1
         break
       case "opaque":
         opaque = true
@@ -334,12 +342,6 @@ const addAssistant = (turn: Turn, message: Message, path: string, encoding: Enco
   // Thinking leads its turn. Anthropic itself puts thinking between the blocks of server tools, and that order stays.
   if (opaque || isThinking(blocks[0])) turn.content.push(...blocks)
   else turn.content.push(...blocks.filter(isThinking), ...blocks.filter((block) => !isThinking(block)))
-}
-
-const toolCallIndex = (message: Message, at: number): number => {
-  let index = 0
-  for (let before = 0; before < at; before += 1) if (message.content[before]?.type === "tool_call") index += 1
-  return index
 }
 
 interface Conversation {
@@ -366,7 +368,13 @@ const encodeConversation = (encoding: Encoding): Conversation => {
     if ((message.role === "system" || message.role === "developer") && !inPlace) continue
     const role = message.role === "developer" ? "system" : roleOf(message)
     const last = turns.at(-1)
-    const turn: Turn = last?.role === role ? last : { role, results: [], content: [], extra: undefined }
+    const turn: Turn = last?.role === role ? last : {
+      role,
+      results: [],
+      answered: undefined,
+      content: [],
+      extra: undefined
+    }
     if (role === "system") turn.content.push(...encodeSystem(message, path, encoding))
     else if (role === "assistant") addAssistant(turn, message, path, encoding)
     else addUser(turn, message, path, encoding)
@@ -465,11 +473,11 @@ const serviceTiers: ReadonlyMap<string, string> = new Map([
 const betaName = /^[\w.-]{1,128}$/
 
 /** The headers of the request; a caller's betas ride in `extensions.anthropic.anthropic_beta`, as on Bedrock and Vertex. */
-const encodeHeaders = (own: Json, report: Book): Readonly<Record<string, string>> => {
+const encodeHeaders = (own: Json, report: Report): Readonly<Record<string, string>> => {
   const version = own["anthropic_version"]
   const betas = own["anthropic_beta"]
   const names: Array<string> = []
-  for (const name of isArray(betas) ? betas : betas === undefined ? [] : [betas]) {
+  for (const name of isList(betas) ? betas : betas === undefined ? [] : [betas]) {
     if (typeof name === "string" && betaName.test(name)) names.push(name)
     else report.refuse("anthropic_beta", "a beta must be named by letters, digits, \".\", \"_\" and \"-\"")
   }
@@ -503,7 +511,7 @@ const encodeOutputConfig = (encoding: Encoding, own: Json, effort: string | unde
     encoding.report.drop("response_schema.description")
   }
   const config: Json = {
-    ...(isObject(own["output_config"]) ? own["output_config"] : {}),
+    ...(isJson(own["output_config"]) ? own["output_config"] : {}),
     ...(effort === undefined ? {} : { effort }),
     ...(native ? { format: { type: "json_schema", schema: form.schema } } : {})
   }
@@ -550,7 +558,7 @@ export const encodeRequest = (call: ChatCall, stream: boolean): Result.Result<En
   const tier = encodeServiceTier(encoding)
   const outputConfig = encodeOutputConfig(encoding, own, thinking.effort)
   const metadata: Json = {
-    ...(isObject(own["metadata"]) ? own["metadata"] : {}),
+    ...(isJson(own["metadata"]) ? own["metadata"] : {}),
     ...(request.user === undefined ? {} : { user_id: hash(request.user) })
   }
   const headers = encodeHeaders(own, report)
@@ -570,7 +578,7 @@ export const encodeRequest = (call: ChatCall, stream: boolean): Result.Result<En
     ...(tier === undefined ? {} : { service_tier: tier }),
     ...(stream ? { stream: true } : {})
   }
-  return report.hasProblems()
-    ? Result.fail(report.error())
-    : Result.succeed({ body, dropped: report.dropped(), headers })
+  reportForeign(request, wire, report)
+  const error = report.error()
+  return error === undefined ? Result.succeed({ body, dropped: report.dropped(), headers }) : Result.fail(error)
 }

@@ -8,11 +8,29 @@
 import { Result } from "effect"
 import type { ChatRequest, Message, Reasoning, ResponseSchema } from "../../sdk/Chat.ts"
 import type { DocumentPart, ImagePart, Part, ToolResultContent } from "../../sdk/Content.ts"
-import type { ValidationError } from "../../sdk/GatewayError.ts"
+import { ValidationError } from "../../sdk/GatewayError.ts"
 import type { Tool, ToolChoice } from "../../sdk/Tool.ts"
 import type { Json } from "../Codec.ts"
 import { decodeText, decodeThinking, decodeToolUse, keyed, opaque } from "./AnthropicBlocks.ts"
-import { type Book, book, bound, extensions, isArray, isObject, nonEmpty, others, wire } from "./Guards.ts"
+import { extensions, wire } from "./AnthropicExtensions.ts"
+import { absent, bounded, filled, isJson, isList, unknownFields } from "../Json.ts"
+import { makeReport, type Report } from "../Report.ts"
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Fields
+// ---------------------------------------------------------------------------------------------------------------------
+
+const optionalString = (json: Json, key: string, at: string, report: Report): string | undefined => {
+  const value = json[key]
+  if (absent(value)) return undefined
+  return typeof value === "string" ? value : report.refuse(`${at}${key}`, "a string is required")
+}
+
+const optionalBoolean = (json: Json, key: string, at: string, report: Report): boolean | undefined => {
+  const value = json[key]
+  if (absent(value)) return undefined
+  return typeof value === "boolean" ? value : report.refuse(`${at}${key}`, "a boolean is required")
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Blocks
@@ -22,25 +40,25 @@ const imageKeys = new Set(["type", "source", "cache_control"])
 const documentKeys = new Set(["type", "source", "title", "context", "citations", "cache_control"])
 const resultKeys = new Set(["type", "tool_use_id", "content", "is_error", "cache_control"])
 
-const decodeImage = (block: Json, path: string, report: Book): ImagePart | undefined => {
+const decodeImage = (block: Json, path: string, report: Report): ImagePart | undefined => {
   const source = block["source"]
-  if (!isObject(source)) return report.refuse(`${path}.source`, "an object is required")
+  if (!isJson(source)) return report.refuse(`${path}.source`, "an object is required")
   const rest = keyed(block, imageKeys)
   switch (source["type"]) {
     case "base64": {
-      const mediaType = nonEmpty(source["media_type"])
+      const mediaType = filled(source["media_type"])
       const data = source["data"]
       if (mediaType === undefined) return report.refuse(`${path}.source.media_type`, "a string is required")
       if (typeof data !== "string") return report.refuse(`${path}.source.data`, "a string is required")
       return { type: "image", source: { type: "base64", mediaType, data }, ...rest }
     }
     case "url": {
-      const url = nonEmpty(source["url"])
+      const url = filled(source["url"])
       if (url === undefined) return report.refuse(`${path}.source.url`, "a string is required")
       return { type: "image", source: { type: "url", url }, ...rest }
     }
     case "file": {
-      const id = nonEmpty(source["file_id"])
+      const id = filled(source["file_id"])
       if (id === undefined) return report.refuse(`${path}.source.file_id`, "a string is required")
       return { type: "image", source: { type: "provider_file", wire, id }, ...rest }
     }
@@ -49,10 +67,10 @@ const decodeImage = (block: Json, path: string, report: Book): ImagePart | undef
   }
 }
 
-const decodeDocumentSource = (source: Json, path: string, report: Book): DocumentPart["source"] | undefined => {
+const decodeDocumentSource = (source: Json, path: string, report: Report): DocumentPart["source"] | undefined => {
   switch (source["type"]) {
     case "base64": {
-      const mediaType = nonEmpty(source["media_type"])
+      const mediaType = filled(source["media_type"])
       const data = source["data"]
       if (mediaType === undefined) return report.refuse(`${path}.source.media_type`, "a string is required")
       if (typeof data !== "string") return report.refuse(`${path}.source.data`, "a string is required")
@@ -64,11 +82,11 @@ const decodeDocumentSource = (source: Json, path: string, report: Book): Documen
       return { type: "text", text: data }
     }
     case "url": {
-      const url = nonEmpty(source["url"])
+      const url = filled(source["url"])
       return url === undefined ? report.refuse(`${path}.source.url`, "a string is required") : { type: "url", url }
     }
     case "file": {
-      const id = nonEmpty(source["file_id"])
+      const id = filled(source["file_id"])
       if (id === undefined) return report.refuse(`${path}.source.file_id`, "a string is required")
       return { type: "provider_file", wire, id }
     }
@@ -78,20 +96,22 @@ const decodeDocumentSource = (source: Json, path: string, report: Book): Documen
 }
 
 /** A document, or an opaque part where its source is made of further blocks, which the sdk has no form for. */
-const decodeDocument = (block: Json, path: string, report: Book): DocumentPart | "opaque" | undefined => {
+const decodeDocument = (block: Json, path: string, report: Report): DocumentPart | "opaque" | undefined => {
   const given = block["source"]
-  if (!isObject(given)) return report.refuse(`${path}.source`, "an object is required")
+  if (!isJson(given)) return report.refuse(`${path}.source`, "an object is required")
   if (given["type"] === "content") return "opaque"
   const source = decodeDocumentSource(given, path, report)
   if (source === undefined) return undefined
-  const { citations, context, title } = block
-  const enabled = isObject(citations) ? citations["enabled"] : undefined
+  const title = optionalString(block, "title", `${path}.`, report)
+  const context = optionalString(block, "context", `${path}.`, report)
+  const citations = block["citations"]
+  const enabled = isJson(citations) ? optionalBoolean(citations, "enabled", `${path}.citations.`, report) : undefined
   return {
     type: "document",
     source,
-    ...(typeof title === "string" ? { title } : {}),
-    ...(typeof context === "string" ? { context } : {}),
-    ...(typeof enabled === "boolean" ? { citations: enabled } : {}),
+    ...(title === undefined ? {} : { title }),
+    ...(context === undefined ? {} : { context }),
+    ...(enabled === undefined ? {} : { citations: enabled }),
     ...keyed(block, documentKeys)
   }
 }
@@ -100,18 +120,18 @@ const decodeDocument = (block: Json, path: string, report: Book): DocumentPart |
 const decodeResultContent = (
   content: unknown,
   path: string,
-  report: Book
+  report: Report
 ): ReadonlyArray<ToolResultContent> | "opaque" => {
   if (content === undefined || content === null) return []
   if (typeof content === "string") return [{ type: "text", text: content }]
-  if (!isArray(content)) {
+  if (!isList(content)) {
     report.refuse(`${path}.content`, "a string or an array of blocks is required")
     return []
   }
   const parts: Array<ToolResultContent> = []
   for (const [at, block] of content.entries()) {
     const blockPath = `${path}.content[${at}]`
-    if (!isObject(block)) {
+    if (!isJson(block)) {
       report.refuse(blockPath, "an object is required")
       continue
     }
@@ -135,25 +155,26 @@ const decodeResultContent = (
   return parts
 }
 
-const requireText = (block: Json, path: string, report: Book): boolean => {
+const requireText = (block: Json, path: string, report: Report): boolean => {
   if (typeof block["text"] === "string") return true
   report.refuse(`${path}.text`, "a string is required")
   return false
 }
 
-const decodeResult = (block: Json, path: string, called: ReadonlySet<string>, report: Book): Part | undefined => {
-  const toolCallId = nonEmpty(block["tool_use_id"])
+const decodeResult = (block: Json, path: string, called: ReadonlySet<string>, report: Report): Part | undefined => {
+  const toolCallId = filled(block["tool_use_id"])
   if (toolCallId === undefined) return report.refuse(`${path}.tool_use_id`, "a string is required")
   if (!called.has(toolCallId)) {
-    return report.refuse(`${path}.tool_use_id`, `no tool_use before it has the id "${bound(toolCallId, 80)}"`)
+    return report.refuse(`${path}.tool_use_id`, `no tool_use before it has the id "${bounded(toolCallId, 80)}"`)
   }
   const content = decodeResultContent(block["content"], path, report)
   if (content === "opaque") return opaque(block)
+  const isError = optionalBoolean(block, "is_error", `${path}.`, report)
   return {
     type: "tool_result",
     toolCallId,
     content,
-    ...(typeof block["is_error"] === "boolean" ? { isError: block["is_error"] } : {}),
+    ...(isError === undefined ? {} : { isError }),
     ...keyed(block, resultKeys)
   }
 }
@@ -163,15 +184,15 @@ const decodeResult = (block: Json, path: string, called: ReadonlySet<string>, re
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** The blocks of a message; a bare string is one text block. */
-const blocksOf = (content: unknown, path: string, report: Book): ReadonlyArray<Json> => {
+const blocksOf = (content: unknown, path: string, report: Report): ReadonlyArray<Json> => {
   if (typeof content === "string") return [{ type: "text", text: content }]
-  if (!isArray(content)) {
+  if (!isList(content)) {
     report.refuse(path, "a string or an array of blocks is required")
     return []
   }
   const blocks: Array<Json> = []
   for (const [at, block] of content.entries()) {
-    if (isObject(block) && typeof block["type"] === "string") blocks.push(block)
+    if (isJson(block) && typeof block["type"] === "string") blocks.push(block)
     else {
       report.refuse(`${path}[${at}]`, "an object with a \"type\" is required")
       // Keeps the later blocks' places right.
@@ -181,7 +202,12 @@ const blocksOf = (content: unknown, path: string, report: Book): ReadonlyArray<J
   return blocks
 }
 
-const decodeAssistant = (blocks: ReadonlyArray<Json>, path: string, called: Set<string>, report: Book): Array<Part> => {
+const decodeAssistant = (
+  blocks: ReadonlyArray<Json>,
+  path: string,
+  called: Set<string>,
+  report: Report
+): Array<Part> => {
   const parts: Array<Part> = []
   for (const [at, block] of blocks.entries()) {
     const blockPath = `${path}[${at}]`
@@ -196,7 +222,7 @@ const decodeAssistant = (blocks: ReadonlyArray<Json>, path: string, called: Set<
       case "tool_use": {
         const part = decodeToolUse(block)
         if (part === undefined) report.refuse(blockPath, "a tool_use needs an \"id\" and a \"name\"")
-        else if (!isObject(block["input"])) report.refuse(`${blockPath}.input`, "an object is required")
+        else if (!isJson(block["input"])) report.refuse(`${blockPath}.input`, "an object is required")
         else {
           called.add(part.id)
           parts.push(part)
@@ -219,7 +245,7 @@ const decodeUser = (
   blocks: ReadonlyArray<Json>,
   path: string,
   called: ReadonlySet<string>,
-  report: Book
+  report: Report
 ): UserParts => {
   const results: Array<Part> = []
   const rest: Array<Part> = []
@@ -258,15 +284,15 @@ const decodeMessage = (
   at: number,
   called: Set<string>,
   messages: Array<Message>,
-  report: Book
+  report: Report
 ): void => {
   const path = `messages[${at}]`
-  if (!isObject(message)) {
+  if (!isJson(message)) {
     report.refuse(path, "an object is required")
     return
   }
   const contentPath = `${path}.content`
-  const own = others(message, messageKeys)
+  const own = unknownFields(message, messageKeys)
   switch (message["role"]) {
     case "user": {
       const { rest, results } = decodeUser(
@@ -300,7 +326,7 @@ const decodeMessage = (
   }
 }
 
-const decodeSystem = (system: unknown, path: string, report: Book): Array<Part> => {
+const decodeSystem = (system: unknown, path: string, report: Report): Array<Part> => {
   const parts: Array<Part> = []
   for (const [at, block] of blocksOf(system, path, report).entries()) {
     const blockPath = `${path}[${at}]`
@@ -316,26 +342,28 @@ const decodeSystem = (system: unknown, path: string, report: Book): Array<Part> 
 
 const toolKeys = new Set(["type", "name", "description", "input_schema", "strict", "cache_control"])
 
-const decodeTool = (tool: unknown, path: string, report: Book): Tool | undefined => {
-  if (!isObject(tool)) return report.refuse(path, "an object is required")
+const decodeTool = (tool: unknown, path: string, report: Report): Tool | undefined => {
+  if (!isJson(tool)) return report.refuse(path, "an object is required")
   const type = tool["type"]
   if (type !== undefined && type !== null && type !== "custom") return { type: "opaque", wire, value: tool }
-  const name = nonEmpty(tool["name"])
+  const name = filled(tool["name"])
   const schema = tool["input_schema"]
   if (name === undefined) return report.refuse(`${path}.name`, "a string is required")
-  if (!isObject(schema)) return report.refuse(`${path}.input_schema`, "an object is required")
+  if (!isJson(schema)) return report.refuse(`${path}.input_schema`, "an object is required")
+  const description = optionalString(tool, "description", `${path}.`, report)
+  const strict = optionalBoolean(tool, "strict", `${path}.`, report)
   return {
     type: "unified",
     name,
     parameters: schema,
-    ...(typeof tool["description"] === "string" ? { description: tool["description"] } : {}),
-    ...(typeof tool["strict"] === "boolean" ? { strict: tool["strict"] } : {}),
+    ...(description === undefined ? {} : { description }),
+    ...(strict === undefined ? {} : { strict }),
     ...keyed(tool, toolKeys)
   }
 }
 
-const decodeTools = (tools: unknown, report: Book): ReadonlyArray<Tool> => {
-  if (!isArray(tools)) {
+const decodeTools = (tools: unknown, report: Report): ReadonlyArray<Tool> => {
+  if (!isList(tools)) {
     report.refuse("tools", "an array is required")
     return []
   }
@@ -347,8 +375,8 @@ const decodeTools = (tools: unknown, report: Book): ReadonlyArray<Tool> => {
   return decoded
 }
 
-const decodeToolChoice = (choice: unknown, report: Book): ToolChoice | undefined => {
-  if (!isObject(choice)) return report.refuse("tool_choice", "an object is required")
+const decodeToolChoice = (choice: unknown, report: Report): ToolChoice | undefined => {
+  if (!isJson(choice)) return report.refuse("tool_choice", "an object is required")
   switch (choice["type"]) {
     case "auto":
     case "none":
@@ -356,7 +384,7 @@ const decodeToolChoice = (choice: unknown, report: Book): ToolChoice | undefined
     case "any":
       return { type: "required" }
     case "tool": {
-      const name = nonEmpty(choice["name"])
+      const name = filled(choice["name"])
       return name === undefined ? report.refuse("tool_choice.name", "a string is required") : { type: "tool", name }
     }
     default:
@@ -380,17 +408,21 @@ interface Wish {
 
 const thinkingKeys = new Set(["type", "budget_tokens"])
 
-const decodeThinkingConfig = (thinking: unknown, effort: (typeof efforts)[number] | undefined, report: Book): Wish => {
+const decodeThinkingConfig = (
+  thinking: unknown,
+  effort: (typeof efforts)[number] | undefined,
+  report: Report
+): Wish => {
   const worded = effort === undefined ? {} : { effort }
   if (thinking === undefined || thinking === null) {
     return effort === undefined ? {} : { reasoning: { effort }, native: null }
   }
-  if (!isObject(thinking)) {
+  if (!isJson(thinking)) {
     report.refuse("thinking", "an object is required")
     return {}
   }
-  const rest = others(thinking, thinkingKeys)
-  const native = rest === undefined ? {} : { native: rest }
+  const fields = unknownFields(thinking, thinkingKeys)
+  const native = fields === undefined ? {} : { native: fields }
   switch (thinking["type"]) {
     case "enabled": {
       const budgetTokens = thinking["budget_tokens"]
@@ -410,7 +442,7 @@ const decodeThinkingConfig = (thinking: unknown, effort: (typeof efforts)[number
   }
 }
 
-const numberIn = (json: Json, key: string, minimum: number, maximum: number, report: Book): number | undefined => {
+const numberIn = (json: Json, key: string, minimum: number, maximum: number, report: Report): number | undefined => {
   const value = json[key]
   if (value === undefined || value === null) return undefined
   if (typeof value === "number" && value >= minimum && value <= maximum) return value
@@ -419,15 +451,15 @@ const numberIn = (json: Json, key: string, minimum: number, maximum: number, rep
 
 const unset = (json: Json, key: string): boolean => json[key] === -1
 
-const decodeTopK = (json: Json, report: Book): number | undefined => {
+const decodeTopK = (json: Json, report: Report): number | undefined => {
   if (json["top_k"] === 0) return undefined
   const topK = unset(json, "top_k") ? undefined : numberIn(json, "top_k", 1, Number.MAX_SAFE_INTEGER, report)
   return topK !== undefined && !Number.isInteger(topK) ? report.refuse("top_k", "a whole number is required") : topK
 }
 
-const decodeStop = (stop: unknown, report: Book): ReadonlyArray<string> | undefined => {
+const decodeStop = (stop: unknown, report: Report): ReadonlyArray<string> | undefined => {
   if (stop === undefined || stop === null) return undefined
-  if (!isArray(stop)) return report.refuse("stop_sequences", "an array of strings is required")
+  if (!isList(stop)) return report.refuse("stop_sequences", "an array of strings is required")
   const sequences: Array<string> = []
   for (const [at, sequence] of stop.entries()) {
     if (typeof sequence === "string") sequences.push(sequence)
@@ -436,10 +468,10 @@ const decodeStop = (stop: unknown, report: Book): ReadonlyArray<string> | undefi
   return sequences.length === 0 ? undefined : sequences
 }
 
-const decodeFormat = (config: Json | undefined, report: Book): ResponseSchema | undefined => {
+const decodeFormat = (config: Json | undefined, report: Report): ResponseSchema | undefined => {
   const format = config?.["format"]
   if (format === undefined || format === null) return undefined
-  if (!isObject(format) || format["type"] !== "json_schema" || !isObject(format["schema"])) {
+  if (!isJson(format) || format["type"] !== "json_schema" || !isJson(format["schema"])) {
     return report.refuse("output_config.format", "must be {\"type\": \"json_schema\", \"schema\": {…}}")
   }
   return { type: "json_schema", schema: format["schema"] }
@@ -467,16 +499,18 @@ const metadataKeys = new Set(["user_id"])
 
 /** The fields of a body that stay with this wire: the unknown ones, and what known objects hold beside known fields. */
 const remaining = (json: Json, config: Json | undefined, native: Json | null | undefined): Json | undefined => {
-  const rest = others(json, bodyKeys)
-  const metadata = isObject(json["metadata"]) ? others(json["metadata"], metadataKeys) : undefined
-  let configRest = config === undefined ? undefined : others(config, configKeys)
+  const fields = unknownFields(json, bodyKeys)
+  const metadata = isJson(json["metadata"]) ? unknownFields(json["metadata"], metadataKeys) : undefined
+  let configRest = config === undefined ? undefined : unknownFields(config, configKeys)
   // An effort that the sdk does not know is still Anthropic's to judge.
   if (typeof config?.["effort"] === "string" && effortOf(config["effort"]) === undefined) {
     configRest = { ...configRest, effort: config["effort"] }
   }
-  if (rest === undefined && metadata === undefined && configRest === undefined && native === undefined) return undefined
+  if (fields === undefined && metadata === undefined && configRest === undefined && native === undefined) {
+    return undefined
+  }
   return {
-    ...rest,
+    ...fields,
     ...(metadata === undefined ? {} : { metadata }),
     ...(configRest === undefined ? {} : { output_config: configRest }),
     ...(native === undefined ? {} : { thinking: native })
@@ -487,13 +521,13 @@ const remaining = (json: Json, config: Json | undefined, native: Json | null | u
 // Request
 // ---------------------------------------------------------------------------------------------------------------------
 
-const decodeMessages = (json: Json, report: Book): ReadonlyArray<Message> => {
+const decodeMessages = (json: Json, report: Report): ReadonlyArray<Message> => {
   const messages: Array<Message> = []
   if (json["system"] !== undefined && json["system"] !== null) {
     messages.push({ role: "system", content: decodeSystem(json["system"], "system", report) })
   }
   const given = json["messages"]
-  if (!isArray(given) || given.length === 0) {
+  if (!isList(given) || given.length === 0) {
     report.refuse("messages", "an array of at least one message is required")
     return messages
   }
@@ -502,37 +536,42 @@ const decodeMessages = (json: Json, report: Book): ReadonlyArray<Message> => {
   return messages
 }
 
-const decodeMaxTokens = (json: Json, report: Book): number | undefined => {
+const decodeMaxTokens = (json: Json, report: Report): number | undefined => {
   const value = json["max_tokens"]
   return typeof value === "number" && Number.isSafeInteger(value) && value > 0
     ? value
     : report.refuse("max_tokens", "a whole number of at least 1 is required")
 }
 
-const decodeUserId = (json: Json, report: Book): string | undefined => {
+const decodeUserId = (json: Json, report: Report): string | undefined => {
   const metadata = json["metadata"]
   if (metadata === undefined || metadata === null) return undefined
-  if (!isObject(metadata)) return report.refuse("metadata", "an object is required")
-  return nonEmpty(metadata["user_id"])
+  if (!isJson(metadata)) return report.refuse("metadata", "an object is required")
+  const user = optionalString(metadata, "user_id", "metadata.", report)
+  return user === "" ? undefined : user
 }
+
+const unreadable = new ValidationError({ message: "the request is not valid" })
 
 /** Reads a Messages request. Fails with a `ValidationError` that holds up to 16 located problems. */
 export const decodeRequest = (json: unknown): Result.Result<ChatRequest, ValidationError> => {
-  const report = book()
-  if (!isObject(json)) {
+  const report = makeReport()
+  if (!isJson(json)) {
     report.refuse("", "the body must be a JSON object")
-    return Result.fail(report.error())
+    return Result.fail(report.error() ?? unreadable)
   }
-  const model = nonEmpty(json["model"]) ?? report.refuse("model", "a string is required")
+  const model = filled(json["model"]) ?? report.refuse("model", "a string is required")
   const [first, ...following] = decodeMessages(json, report)
   const maxOutputTokens = decodeMaxTokens(json, report)
   const tools = json["tools"] === undefined || json["tools"] === null ? undefined : decodeTools(json["tools"], report)
   const givenChoice = json["tool_choice"] ?? undefined
   const toolChoice = givenChoice === undefined ? undefined : decodeToolChoice(givenChoice, report)
-  const serial = isObject(givenChoice) ? givenChoice["disable_parallel_tool_use"] : undefined
+  const serial = isJson(givenChoice)
+    ? optionalBoolean(givenChoice, "disable_parallel_tool_use", "tool_choice.", report)
+    : undefined
   const givenConfig = json["output_config"] ?? undefined
-  if (givenConfig !== undefined && !isObject(givenConfig)) report.refuse("output_config", "an object is required")
-  const config = isObject(givenConfig) ? givenConfig : undefined
+  if (givenConfig !== undefined && !isJson(givenConfig)) report.refuse("output_config", "an object is required")
+  const config = isJson(givenConfig) ? givenConfig : undefined
   const responseSchema = decodeFormat(config, report)
   const { native, reasoning } = decodeThinkingConfig(json["thinking"], effortOf(config?.["effort"]), report)
   const temperature = numberIn(json, "temperature", 0, 1, report)
@@ -540,17 +579,17 @@ export const decodeRequest = (json: unknown): Result.Result<ChatRequest, Validat
   const topK = decodeTopK(json, report)
   const stop = decodeStop(json["stop_sequences"], report)
   const user = decodeUserId(json, report)
-  const tier = json["service_tier"]
-  const stream = json["stream"] ?? undefined
-  if (stream !== undefined && typeof stream !== "boolean") report.refuse("stream", "a boolean is required")
-  if (report.hasProblems() || model === undefined || first === undefined) return Result.fail(report.error())
+  const tier = optionalString(json, "service_tier", "", report)
+  const stream = optionalBoolean(json, "stream", "", report)
+  const error = report.error()
+  if (error !== undefined || model === undefined || first === undefined) return Result.fail(error ?? unreadable)
   return Result.succeed({
     model,
     messages: [first, ...following],
     ...(maxOutputTokens === undefined ? {} : { maxOutputTokens }),
     ...(tools === undefined ? {} : { tools }),
     ...(toolChoice === undefined ? {} : { toolChoice }),
-    ...(typeof serial === "boolean" ? { parallelToolCalls: !serial } : {}),
+    ...(serial === undefined ? {} : { parallelToolCalls: !serial }),
     ...(responseSchema === undefined ? {} : { responseSchema }),
     ...(reasoning === undefined ? {} : { reasoning }),
     ...(temperature === undefined ? {} : { temperature }),
@@ -558,8 +597,8 @@ export const decodeRequest = (json: unknown): Result.Result<ChatRequest, Validat
     ...(topK === undefined ? {} : { topK }),
     ...(stop === undefined ? {} : { stop }),
     ...(user === undefined ? {} : { user }),
-    ...(typeof tier === "string" ? { serviceTier: tier === "standard_only" ? "default" : tier } : {}),
-    ...(typeof stream === "boolean" ? { stream } : {}),
+    ...(tier === undefined ? {} : { serviceTier: tier === "standard_only" ? "default" : tier }),
+    ...(stream === undefined ? {} : { stream }),
     ...extensions(remaining(json, config, native))
   })
 }

@@ -10,7 +10,8 @@ import type { Json } from "../Codec.ts"
 import { decodeAnswerBlock, extended } from "./AnthropicBlocks.ts"
 import { brokenProtocol, failureOf } from "./AnthropicError.ts"
 import { decodeUsage, encodeUsage, usageExtras } from "./AnthropicUsage.ts"
-import { extensions, isArray, isObject, nonEmpty, others, wire } from "./Guards.ts"
+import { extensions, wire } from "./AnthropicExtensions.ts"
+import { argumentsObject, filled, isJson, isList, unknownFields } from "../Json.ts"
 import { answerTool } from "./StructuredOutput.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -61,13 +62,13 @@ export const stopReasonOf = (
 
 /** The refusal that `stop_details` explains. */
 export const refusalOf = (details: unknown): RefusalPart | undefined => {
-  const explanation = isObject(details) ? nonEmpty(details["explanation"]) : undefined
+  const explanation = isJson(details) ? filled(details["explanation"]) : undefined
   return explanation === undefined ? undefined : { type: "refusal", text: explanation }
 }
 
 /** `stop_details` for a refusal in words. What Anthropic itself said before stays. */
 export const stopDetails = (refusal: string, known: unknown): Json | undefined => {
-  const before = isObject(known) ? known : undefined
+  const before = isJson(known) ? known : undefined
   if (refusal === "") return before
   return { type: "refusal", category: null, ...before, explanation: refusal }
 }
@@ -90,12 +91,12 @@ const knownKeys = new Set([
 
 /** What an answer tells beyond the sdk's words; `null` says nothing. */
 const extrasOf = (json: Json): Json | undefined => {
-  const rest = Object.entries(others(json, knownKeys) ?? {}).filter(([, value]) => value !== null)
-  const details = isObject(json["stop_details"]) ? json["stop_details"] : undefined
+  const fields = Object.entries(unknownFields(json, knownKeys) ?? {}).filter(([, value]) => value !== null)
+  const details = isJson(json["stop_details"]) ? json["stop_details"] : undefined
   const usage = usageExtras(json["usage"])
-  if (rest.length === 0 && details === undefined && usage === undefined) return undefined
+  if (fields.length === 0 && details === undefined && usage === undefined) return undefined
   return {
-    ...Object.fromEntries(rest),
+    ...Object.fromEntries(fields),
     ...(details === undefined ? {} : { stop_details: details }),
     ...(usage === undefined ? {} : { usage })
   }
@@ -107,15 +108,15 @@ export const decodeResponse = (
   json: unknown,
   call: ChatCall
 ): Result.Result<ChatResponse, Failure> => {
-  if (!isObject(json)) return Result.fail(brokenProtocol("the provider's answer is not a JSON object"))
-  if (json["type"] === "error" || isObject(json["error"])) return Result.fail(failureOf(json["error"]))
+  if (!isJson(json)) return Result.fail(brokenProtocol("the provider's answer is not a JSON object"))
+  if (json["type"] === "error" || isJson(json["error"])) return Result.fail(failureOf(json["error"]))
   const blocks = json["content"]
-  if (!isArray(blocks)) return Result.fail(brokenProtocol("the provider's answer has no content"))
+  if (!isList(blocks)) return Result.fail(brokenProtocol("the provider's answer has no content"))
   const answer = answerTool(call)
   const content: Array<Part> = []
   let calls = false
   for (const block of blocks) {
-    const part = isObject(block) ? decodeAnswerBlock(block) : undefined
+    const part = isJson(block) ? decodeAnswerBlock(block) : undefined
     if (part === undefined) {
       return Result.fail(brokenProtocol("the provider's answer holds a block without the fields of its type"))
     }
@@ -130,11 +131,11 @@ export const decodeResponse = (
   const refusal = refusalOf(json["stop_details"])
   if (refusal !== undefined) content.push(refusal)
   const stopReason = json["stop_reason"]
-  const stopSequence = nonEmpty(json["stop_sequence"])
+  const stopSequence = filled(json["stop_sequence"])
   const usage = decodeUsage(json["usage"])
   const response: ChatResponse = {
-    id: nonEmpty(json["id"]) ?? "",
-    model: nonEmpty(json["model"]) ?? call.model.model,
+    id: filled(json["id"]) ?? "",
+    model: filled(json["model"]) ?? call.model.model,
     content,
     finishReason: finishReasonOf(stopReason, calls, answer !== undefined),
     ...(typeof stopReason === "string" ? { nativeFinishReason: stopReason } : {}),
@@ -150,15 +151,6 @@ export const decodeResponse = (
 // Dialect
 // ---------------------------------------------------------------------------------------------------------------------
 
-/**
- * The input of a built `tool_use`. Arguments that an answer's end cut off are not JSON; the client reads `max_tokens` as
- * the reason then, and gets an empty input.
- */
-const inputOf = (text: string): unknown => {
-  const parsed = Result.try((): unknown => JSON.parse(text === "" ? "{}" : text))
-  return Result.isSuccess(parsed) ? parsed.success : {}
-}
-
 /** An answer's part as a block; nothing for what an Anthropic answer cannot hold. */
 export const answerBlock = (part: Part): Json | undefined => {
   switch (part.type) {
@@ -169,7 +161,7 @@ export const answerBlock = (part: Part): Json | undefined => {
         ...(part.citations === undefined ? {} : { citations: part.citations })
       })
     case "tool_call":
-      return extended(part, { type: "tool_use", id: part.id, name: part.name, input: inputOf(part.arguments) })
+      return extended(part, { type: "tool_use", id: part.id, name: part.name, input: argumentsObject(part.arguments) })
     case "reasoning":
       return reasoningBlock(part)
     case "opaque":
@@ -191,7 +183,7 @@ const reasoningBlock = (part: Part & { readonly type: "reasoning" }): Json | und
 /** Writes a whole answer: the original where there is one that nobody changed, else built from its parts. */
 export const encodeResponse = (response: ChatResponse, _request: ChatRequest): Json => {
   const source = sourceOf(response, wire)
-  if (source !== undefined && isObject(source.json)) return source.json
+  if (source !== undefined && isJson(source.json)) return source.json
   const content: Array<Json> = []
   let refusal = ""
   for (const part of response.content) {

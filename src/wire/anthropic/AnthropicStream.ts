@@ -11,7 +11,8 @@ import type { ChatStreamDecoder, Json } from "../Codec.ts"
 import { brokenProtocol, failureOf } from "./AnthropicError.ts"
 import { finishReasonOf, refusalOf } from "./AnthropicResponse.ts"
 import { usageExtras, usageReader } from "./AnthropicUsage.ts"
-import { extensions, isArray, isObject, nonEmpty, wire } from "./Guards.ts"
+import { extensions, wire } from "./AnthropicExtensions.ts"
+import { filled, isJson, isList, parseJson } from "../Json.ts"
 import { answerTool } from "./StructuredOutput.ts"
 
 /** What is known of a block that has started. */
@@ -34,8 +35,6 @@ const none: Deltas = []
 /** The `type` member of an event's data wins over the event's name: some servers send no names. */
 const typeOf = (json: Json, event: string): unknown => json["type"] ?? event
 
-const parse = (data: string): Result.Result<unknown, unknown> => Result.try((): unknown => JSON.parse(data))
-
 const malformed = brokenProtocol("the provider sent a stream event that is not a JSON object")
 const nameless = brokenProtocol("the provider sent a tool_use block without an id or a name")
 const cut = brokenProtocol("the provider's stream ended before message_stop")
@@ -51,6 +50,12 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
   let calls = false
   let finished = false
   let done = false
+  let failed: Failure | undefined
+
+  const fail = (failure: Failure): Result.Result<never, Failure> => {
+    failed = failure
+    return Result.fail(failure)
+  }
 
   const partOf = (block: Block): number => block.part ??= nextPart++
 
@@ -67,14 +72,14 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
       case "text": {
         const block = make("text")
         const citations = start["citations"]
-        if (!isArray(citations) || citations.length === 0) return Result.succeed(textDelta(block, start["text"]))
+        if (!isList(citations) || citations.length === 0) return Result.succeed(textDelta(block, start["text"]))
         const text = typeof start["text"] === "string" ? start["text"] : ""
         return Result.succeed([{ type: "text", index: partOf(block), text, citations }])
       }
       case "thinking": {
         const block = make("thinking")
-        const text = nonEmpty(start["thinking"])
-        const signature = nonEmpty(start["signature"])
+        const text = filled(start["thinking"])
+        const signature = filled(start["signature"])
         if (text === undefined && signature === undefined) return Result.succeed(none)
         return Result.succeed([{
           type: "reasoning",
@@ -91,8 +96,8 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
         )
       }
       case "tool_use": {
-        const callId = nonEmpty(start["id"])
-        const name = nonEmpty(start["name"])
+        const callId = filled(start["id"])
+        const name = filled(start["name"])
         if (callId === undefined || name === undefined) return Result.fail(nameless)
         if (name === answer?.name) {
           make("answer")
@@ -124,19 +129,19 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
           ? [{ type: "text", index: partOf(block), text: "", citations: [delta["citation"]] }]
           : none
       case "thinking_delta": {
-        const text = nonEmpty(delta["thinking"])
+        const text = filled(delta["thinking"])
         return block.kind === "thinking" && text !== undefined
           ? [{ type: "reasoning", index: partOf(block), text }]
           : none
       }
       case "signature_delta": {
-        const signature = nonEmpty(delta["signature"])
+        const signature = filled(delta["signature"])
         return block.kind === "thinking" && signature !== undefined
           ? [{ type: "reasoning", index: partOf(block), signature, wire }]
           : none
       }
       case "input_json_delta": {
-        const json = nonEmpty(delta["partial_json"])
+        const json = filled(delta["partial_json"])
         if (json === undefined) return none
         block.fed = true
         if (block.kind === "answer") return textDelta(block, json)
@@ -155,24 +160,22 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
     blocks.delete(index)
     // The input of a block's start is `{}` with Anthropic, and the deltas tell the real one. Compatible servers that
     // send no deltas put the whole input there.
-    const whole = isObject(block.start["input"]) ? block.start["input"] : {}
+    const whole = isJson(block.start["input"]) ? block.start["input"] : {}
     if (block.kind === "tool") {
       return block.fed ? none : [{ type: "tool_call", index: partOf(block), arguments: JSON.stringify(whole) }]
     }
     if (block.kind === "answer") return block.fed ? none : textDelta(block, JSON.stringify(whole))
     if (block.kind !== "other") return none
-    const input = block.fed ? parse(block.input) : undefined
-    const value = input !== undefined && Result.isSuccess(input)
-      ? { ...block.start, input: input.success }
-      : block.start
+    const input = block.fed ? parseJson(block.input) : undefined
+    const value = input === undefined ? block.start : { ...block.start, input }
     return [{ type: "part", index: partOf(block), part: { type: "opaque", wire, value } }]
   }
 
   /** The chunk that ends the answer, with the usage as known then. */
   const finish = (delta: Json, told: unknown): ChatChunk => {
     const stopReason = delta["stop_reason"]
-    const stopSequence = nonEmpty(delta["stop_sequence"])
-    const details = isObject(delta["stop_details"]) ? delta["stop_details"] : undefined
+    const stopSequence = filled(delta["stop_sequence"])
+    const details = isJson(delta["stop_details"]) ? delta["stop_details"] : undefined
     const refusal = refusalOf(details)
     const extras = usageExtras(told)
     const final = usage.usage()
@@ -199,25 +202,25 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
   const read = (type: unknown, json: Json): Result.Result<ChatChunk | undefined, Failure> => {
     switch (type) {
       case "content_block_delta":
-        return Result.succeed(chunk(isObject(json["delta"]) ? feed(json["index"], json["delta"]) : none))
+        return Result.succeed(chunk(isJson(json["delta"]) ? feed(json["index"], json["delta"]) : none))
       case "content_block_start": {
-        const started = isObject(json["content_block"]) ? startBlock(json["index"], json["content_block"]) : undefined
+        const started = isJson(json["content_block"]) ? startBlock(json["index"], json["content_block"]) : undefined
         return started === undefined ? Result.succeed(chunk(none)) : Result.map(started, chunk)
       }
       case "content_block_stop":
         return Result.succeed(chunk(stopBlock(json["index"])))
       case "message_start": {
         const message = json["message"]
-        if (isObject(message)) {
-          id = nonEmpty(message["id"]) ?? id
-          model = nonEmpty(message["model"]) ?? model
+        if (isJson(message)) {
+          id = filled(message["id"]) ?? id
+          model = filled(message["model"]) ?? model
           usage.read(message["usage"])
         }
         return Result.succeed(chunk(none))
       }
       case "message_delta": {
         usage.read(json["usage"])
-        const delta = isObject(json["delta"]) ? json["delta"] : {}
+        const delta = isJson(json["delta"]) ? json["delta"] : {}
         if (!finished && typeof delta["stop_reason"] === "string") return Result.succeed(finish(delta, json["usage"]))
         const later = finished ? usage.usage() : undefined
         return Result.succeed({ id, model, delta: none, ...(later === undefined ? {} : { usage: later }) })
@@ -236,12 +239,12 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
 
   return {
     push: (data, event) => {
+      if (failed !== undefined) return Result.fail(failed)
       if (done || data === "") return Result.succeed([])
-      const parsed = parse(data)
-      if (Result.isFailure(parsed) || !isObject(parsed.success)) return Result.fail(malformed)
-      const json = parsed.success
+      const json = parseJson(data)
+      if (!isJson(json)) return fail(malformed)
       const got = read(typeOf(json, event), json)
-      if (Result.isFailure(got)) return Result.fail(got.failure)
+      if (Result.isFailure(got)) return fail(got.failure)
       if (got.success === undefined) return Result.succeed([])
       // An answer that is unwrapped from its tool must not be handed on with the tool around it.
       return Result.succeed([
@@ -249,6 +252,9 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
       ])
     },
     isDone: () => done,
-    end: () => done ? Result.succeed([]) : Result.fail(cut)
+    end: () => {
+      if (failed !== undefined) return Result.fail(failed)
+      return done ? Result.succeed([]) : fail(cut)
+    }
   }
 }

@@ -12,7 +12,8 @@ import type { ChatStreamEncoder, Json } from "../Codec.ts"
 import { errorBody } from "./AnthropicError.ts"
 import { answerBlock, stopDetails, stopReasonOf } from "./AnthropicResponse.ts"
 import { encodeUsage } from "./AnthropicUsage.ts"
-import { isObject, wire } from "./Guards.ts"
+import { wire } from "./AnthropicExtensions.ts"
+import { isJson, parseJson } from "../Json.ts"
 
 type Kind = "text" | "thinking" | "tool" | "other"
 
@@ -34,7 +35,7 @@ const frame = (type: string, data: string): string => `event: ${type}\ndata: ${d
 const event = (json: Json & { readonly type: string }): string => frame(json.type, JSON.stringify(json))
 
 const kindOfBlock = (block: unknown): Kind => {
-  switch (isObject(block) ? block["type"] : undefined) {
+  switch (isJson(block) ? block["type"] : undefined) {
     case "text":
       return "text"
     case "thinking":
@@ -54,6 +55,12 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
   let nextIndex = 0
   let open: OpenBlock | undefined
   const waiting = new Map<number, WaitingCall>()
+  /** The argument text of the calls that are under way, to know whether they are whole. */
+  const argumentsSoFar = new Map<number, string>()
+  /** Whether one of them is not; absent where that has to be looked at anew. */
+  let underWay: boolean | undefined
+  /** What came between the pieces of a call: a block that has been closed cannot be opened again. */
+  let held: Array<PartDelta> = []
   let calls = false
   let refusal = ""
   let finish: FinishReason | undefined
@@ -116,7 +123,22 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
     let written = close()
     for (const [part, waited] of waiting) if (waited.name !== undefined) written += startCall(part, waited)
     waiting.clear()
+    argumentsSoFar.clear()
+    underWay = undefined
     return written + close()
+  }
+
+  const isCallUnderWay = (): boolean =>
+    underWay ??= Array.from(argumentsSoFar.values()).some((json) => parseJson(json) === undefined)
+
+  /** Writes what was held back, once the calls before it are whole or nothing more can come. */
+  const release = (): string => {
+    if (held.length === 0) return ""
+    const pieces = held
+    held = []
+    let written = settle()
+    for (const piece of pieces) written += write(piece)
+    return written
   }
 
   /** Makes sure that the block of a part is open. */
@@ -160,6 +182,8 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
 
   const writeCall = (piece: PartDelta & { readonly type: "tool_call" }): string => {
     calls = true
+    underWay = undefined
+    argumentsSoFar.set(piece.index, (argumentsSoFar.get(piece.index) ?? "") + (piece.arguments ?? ""))
     if (open?.kind === "tool" && (open.part === undefined || open.part === piece.index)) {
       open.part = piece.index
       const json = piece.arguments ?? ""
@@ -218,8 +242,9 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
   const writeMessageDelta = (): string => {
     deltaWritten = true
     const declined = refusal !== "" && (finish === undefined || finish === "stop") ? "content_filter" : finish
+    const last = release() + settle()
     const details = stopDetails(refusal, extras["stop_details"])
-    return settle() + event({
+    return last + event({
       type: "message_delta",
       delta: {
         stop_reason: stopReasonOf(declined, native, stopSequence, calls),
@@ -245,7 +270,12 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
 
   const build = (chunk: ChatChunk): string => {
     let written = begin()
-    for (const piece of chunk.delta) written += write(piece)
+    if (deltaWritten) return written
+    for (const piece of chunk.delta) {
+      if (piece.type === "tool_call") written += writeCall(piece)
+      else if (isCallUnderWay()) held.push(piece)
+      else written += release() + write(piece)
+    }
     if (finish !== undefined && usage !== undefined && !deltaWritten) written += writeMessageDelta()
     return written
   }
@@ -264,7 +294,7 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
         started = true
         return frame(type, source.text)
       case "content_block_start": {
-        const before = begin() + settle()
+        const before = begin() + release() + settle()
         const kind = kindOfBlock(json["content_block"])
         const index = nextIndex
         nextIndex += 1
@@ -285,7 +315,7 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
         return raw(index)
       }
       case "message_delta": {
-        const before = begin() + settle()
+        const before = begin() + release() + settle()
         deltaWritten = true
         return before + frame(type, source.text)
       }
@@ -299,16 +329,20 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
 
   return {
     push: (chunk) => {
-      if ((chunk.choice ?? 0) !== 0) return ""
+      if ((chunk.choice ?? 0) !== 0) {
+        // The figures are of the whole answer, whichever choice they come with.
+        if (chunk.usage !== undefined) usage = chunk.usage
+        return ""
+      }
       note(chunk)
       const source = sourceOf(chunk, wire)
-      if (source === undefined || !isObject(source.json)) return build(chunk)
+      if (source === undefined || !isJson(source.json)) return build(chunk)
       // One event may have given several chunks.
       if (source === lastSource) return ""
       lastSource = source
       return relay(source, source.json, chunk)
     },
-    end: () => begin() + (deltaWritten ? settle() : writeMessageDelta()) + frame("message_stop", stopText),
+    end: () => begin() + (deltaWritten ? release() + settle() : writeMessageDelta()) + frame("message_stop", stopText),
     error: (error) => event({ ...errorBody(error), type: "error" })
   }
 }

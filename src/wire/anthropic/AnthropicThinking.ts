@@ -6,7 +6,8 @@
  */
 import type { Reasoning } from "../../sdk/Chat.ts"
 import type { Json } from "../Codec.ts"
-import { type Book, isObject } from "./Guards.ts"
+import { isJson } from "../Json.ts"
+import type { Report } from "../Report.ts"
 import type { Effort, ModelTraits } from "./ModelTraits.ts"
 
 /** The smallest budget that Anthropic takes, in tokens. */
@@ -53,7 +54,7 @@ const off = (traits: ModelTraits): Thinking =>
 
 const effortKey = (effort: string | undefined): { readonly effort?: string } => effort === undefined ? {} : { effort }
 
-const manual = (wish: Reasoning, context: ThinkingContext, report: Book): Thinking => {
+const manual = (wish: Reasoning, context: ThinkingContext, report: Report): Thinking => {
   const { maxTokens, native, traits } = context
   if (maxTokens <= minBudget || context.brokenChain) {
     report.drop("reasoning")
@@ -66,7 +67,7 @@ const manual = (wish: Reasoning, context: ThinkingContext, report: Book): Thinki
     report.drop(`reasoning.budget_tokens (clamped to ${budget})`)
   }
   return {
-    thinking: { ...(isObject(native) ? native : {}), type: "enabled", budget_tokens: budget },
+    thinking: { ...(isJson(native) ? native : {}), type: "enabled", budget_tokens: budget },
     // Only beside a budget of the caller's own: alone, the effort has become the budget.
     ...(wish.budgetTokens === undefined || wish.effort === undefined
       ? {}
@@ -75,8 +76,8 @@ const manual = (wish: Reasoning, context: ThinkingContext, report: Book): Thinki
   }
 }
 
-const adaptive = (wish: Reasoning, context: ThinkingContext, report: Book): Thinking => {
-  const thinking = { ...(isObject(context.native) ? context.native : {}), type: "adaptive" }
+const adaptive = (wish: Reasoning, context: ThinkingContext, report: Report): Thinking => {
+  const thinking = { ...(isJson(context.native) ? context.native : {}), type: "adaptive" }
   if (wish.effort !== undefined && wish.effort !== "none") {
     if (wish.budgetTokens !== undefined) report.drop("reasoning.budget_tokens")
     return { thinking, ...effortKey(effortFor(wish.effort, context.traits.efforts)), on: true }
@@ -88,11 +89,11 @@ const adaptive = (wish: Reasoning, context: ThinkingContext, report: Book): Thin
 }
 
 /** Decides how the model shall think. */
-export const decideThinking = (wish: Reasoning | undefined, context: ThinkingContext, report: Book): Thinking => {
+export const decideThinking = (wish: Reasoning | undefined, context: ThinkingContext, report: Report): Thinking => {
   const { native, traits } = context
   if (wish === undefined) {
     // A form of thinking that the sdk has no words for (`between_tools`) is the caller's own business.
-    if (!isObject(native) || typeof native["type"] !== "string") return { on: false }
+    if (!isJson(native) || typeof native["type"] !== "string") return { on: false }
     return { thinking: native, on: native["type"] !== "disabled" }
   }
   if (wish.enabled === false || wish.effort === "none" || wish.budgetTokens === 0) {

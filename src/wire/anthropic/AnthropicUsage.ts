@@ -5,7 +5,7 @@
  */
 import type { Usage } from "../../sdk/Usage.ts"
 import type { Json } from "../Codec.ts"
-import { count, isObject } from "./Guards.ts"
+import { count, isJson } from "../Json.ts"
 
 /** What the wire has told so far. */
 interface Counted {
@@ -32,7 +32,7 @@ export const usageReader = (): UsageReader => {
   let told = false
   return {
     read: (usage) => {
-      if (!isObject(usage)) return
+      if (!isJson(usage)) return
       const input = count(usage["input_tokens"])
       const output = count(usage["output_tokens"])
       const cacheRead = count(usage["cache_read_input_tokens"])
@@ -42,14 +42,14 @@ export const usageReader = (): UsageReader => {
       if (cacheRead !== undefined) counted.cacheRead = cacheRead
       if (cacheWrite !== undefined) counted.cacheWrite = cacheWrite
       const split = usage["cache_creation"]
-      if (isObject(split)) {
+      if (isJson(split)) {
         const short = count(split["ephemeral_5m_input_tokens"])
         const long = count(split["ephemeral_1h_input_tokens"])
         if (short !== undefined) counted.cacheWrite5m = short
         if (long !== undefined) counted.cacheWrite1h = long
       }
       const details = usage["output_tokens_details"]
-      const thinking = isObject(details) ? count(details["thinking_tokens"]) : undefined
+      const thinking = isJson(details) ? count(details["thinking_tokens"]) : undefined
       if (thinking !== undefined) counted.thinking = thinking
       told ||= input !== undefined || output !== undefined
     },
@@ -92,7 +92,7 @@ const knownUsage = new Set([
 
 /** What a usage object tells beyond tokens: service tier, server tools used. */
 export const usageExtras = (usage: unknown): Json | undefined => {
-  if (!isObject(usage)) return undefined
+  if (!isJson(usage)) return undefined
   const extras = Object.entries(usage).filter(([key, value]) => value !== null && !knownUsage.has(key))
   return extras.length === 0 ? undefined : Object.fromEntries(extras)
 }
@@ -106,7 +106,7 @@ export const encodeUsage = (usage: Usage | undefined, extras?: unknown): Json =>
   const long = usage?.cacheWrite1hTokens ?? 0
   const thinking = usage?.reasoningTokens ?? 0
   return {
-    ...(isObject(extras) ? extras : {}),
+    ...(isJson(extras) ? extras : {}),
     input_tokens: (usage?.inputTokens ?? 0) + (usage?.inputAudioTokens ?? 0) + (usage?.inputImageTokens ?? 0),
     cache_creation_input_tokens: short + long,
     cache_read_input_tokens: usage?.cacheReadTokens ?? 0,

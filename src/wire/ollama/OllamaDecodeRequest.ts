@@ -16,7 +16,9 @@ import { invalid, type ValidationError } from "../../sdk/GatewayError.ts"
 import type { Tool } from "../../sdk/Tool.ts"
 import type { Json } from "../Codec.ts"
 import { imagePart } from "./OllamaImage.ts"
-import { isJson, isList, type Problems, problems, rest, wire } from "./OllamaJson.ts"
+import { absent, isJson, isList, unknownFields } from "../Json.ts"
+import { makeReport, type Report } from "../Report.ts"
+import { wire } from "./OllamaExtensions.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Fields
@@ -41,26 +43,24 @@ const callFunctionFields = new Set(["name", "arguments", "index"])
 const toolFields = new Set(["type", "function"])
 const toolFunctionFields = new Set(["name", "description", "parameters"])
 
-const absent = (value: unknown): value is null | undefined => value === undefined || value === null
-
-const readString = (value: unknown, path: string, found: Problems): string | undefined => {
+const readString = (value: unknown, path: string, report: Report): string | undefined => {
   if (absent(value)) return undefined
   if (typeof value === "string") return value
-  found.add(path, "must be a string")
+  report.refuse(path, "must be a string")
   return undefined
 }
 
-const readBoolean = (value: unknown, path: string, found: Problems): boolean | undefined => {
+const readBoolean = (value: unknown, path: string, report: Report): boolean | undefined => {
   if (absent(value)) return undefined
   if (typeof value === "boolean") return value
-  found.add(path, "must be a boolean")
+  report.refuse(path, "must be a boolean")
   return undefined
 }
 
-const readList = (value: unknown, path: string, found: Problems): ReadonlyArray<unknown> => {
+const readList = (value: unknown, path: string, report: Report): ReadonlyArray<unknown> => {
   if (absent(value)) return []
   if (isList(value)) return value
-  found.add(path, "must be an array")
+  report.refuse(path, "must be an array")
   return []
 }
 
@@ -78,6 +78,22 @@ interface Calls {
   readonly names: Map<string, string>
   /** Ids in the order of their calls, as long as no result has answered them. */
   readonly open: Set<string>
+  /** The same by the tool's name: a hostile conversation must not make each result look at every call. */
+  readonly openByName: Map<string, Set<string>>
+}
+
+const openCall = (id: string, name: string, calls: Calls): void => {
+  closeCall(id, calls)
+  calls.names.set(id, name)
+  calls.open.add(id)
+  const named = calls.openByName.get(name)
+  if (named === undefined) calls.openByName.set(name, new Set([id]))
+  else named.add(id)
+}
+
+const closeCall = (id: string, calls: Calls): void => {
+  calls.open.delete(id)
+  calls.openByName.get(calls.names.get(id) ?? "")?.delete(id)
 }
 
 const freshId = (base: string, calls: Calls): string => {
@@ -86,35 +102,34 @@ const freshId = (base: string, calls: Calls): string => {
   return id
 }
 
-const decodeCalls = (json: unknown, at: string, message: number, calls: Calls, found: Problems): Array<Part> => {
+const decodeCalls = (json: unknown, at: string, message: number, calls: Calls, report: Report): Array<Part> => {
   const parts: Array<Part> = []
-  for (const [index, call] of readList(json, `${at}.tool_calls`, found).entries()) {
+  for (const [index, call] of readList(json, `${at}.tool_calls`, report).entries()) {
     const path = `${at}.tool_calls[${index}]`
     if (!isJson(call)) {
-      found.add(path, "must be an object")
+      report.refuse(path, "must be an object")
       continue
     }
     const details = call["function"]
     if (!isJson(details)) {
-      found.add(`${path}.function`, "must be an object")
+      report.refuse(`${path}.function`, "must be an object")
       continue
     }
-    const name = readString(details["name"], `${path}.function.name`, found)
+    const name = readString(details["name"], `${path}.function.name`, report)
     if (name === undefined || name === "") {
-      if (name === "" || absent(details["name"])) found.add(`${path}.function.name`, "must name the tool")
+      if (name === "" || absent(details["name"])) report.refuse(`${path}.function.name`, "must name the tool")
       continue
     }
     const given = details["arguments"]
     if (!absent(given) && !isJson(given)) {
-      found.add(`${path}.function.arguments`, "must be an object")
+      report.refuse(`${path}.function.arguments`, "must be an object")
       continue
     }
-    const id = readString(call["id"], `${path}.id`, found)
+    const id = readString(call["id"], `${path}.id`, report)
     const called = id === undefined || id === "" ? freshId(`call_${message}_${index}`, calls) : id
-    calls.names.set(called, name)
-    calls.open.add(called)
-    const extra = rest(details, callFunctionFields)
-    const around = rest(call, callFields)
+    openCall(called, name, calls)
+    const extra = unknownFields(details, callFunctionFields)
+    const around = unknownFields(call, callFields)
     parts.push({
       type: "tool_call",
       id: called,
@@ -126,12 +141,12 @@ const decodeCalls = (json: unknown, at: string, message: number, calls: Calls, f
   return parts
 }
 
-const decodeImages = (json: unknown, at: string, found: Problems): ReadonlyArray<ImagePart> => {
+const decodeImages = (json: unknown, at: string, report: Report): ReadonlyArray<ImagePart> => {
   const images: Array<ImagePart> = []
-  for (const [index, image] of readList(json, `${at}.images`, found).entries()) {
-    if (typeof image !== "string") found.add(`${at}.images[${index}]`, "must be a base64 string")
+  for (const [index, image] of readList(json, `${at}.images`, report).entries()) {
+    if (typeof image !== "string") report.refuse(`${at}.images[${index}]`, "must be a base64 string")
     else if (image.startsWith("data:") || image.startsWith("http:") || image.startsWith("https:")) {
-      found.add(`${at}.images[${index}]`, "must be bare base64, without a data: prefix and not a URL")
+      report.refuse(`${at}.images[${index}]`, "must be bare base64, without a data: prefix and not a URL")
     } else images.push(imagePart(image))
   }
   return images
@@ -140,18 +155,18 @@ const decodeImages = (json: unknown, at: string, found: Problems): ReadonlyArray
 /** The call that a tool message answers: by its id, else by the tool's name, else the oldest open one. */
 const answeredCall = (id: string | undefined, name: string | undefined, calls: Calls): string | undefined => {
   if (id !== undefined && id !== "") return id
-  for (const open of calls.open) if (name === undefined || calls.names.get(open) === name) return open
-  return undefined
+  const candidates = name === undefined ? calls.open : calls.openByName.get(name)
+  return candidates?.values().next().value
 }
 
-const decodeToolMessage = (json: Json, at: string, message: number, calls: Calls, found: Problems): Message => {
-  const content = readString(json["content"], `${at}.content`, found) ?? ""
-  const name = readString(json["tool_name"], `${at}.tool_name`, found)
-  const id = readString(json["tool_call_id"], `${at}.tool_call_id`, found)
+const decodeToolMessage = (json: Json, at: string, message: number, calls: Calls, report: Report): Message => {
+  const content = readString(json["content"], `${at}.content`, report) ?? ""
+  const name = readString(json["tool_name"], `${at}.tool_name`, report)
+  const id = readString(json["tool_call_id"], `${at}.tool_call_id`, report)
   const answered = answeredCall(id, name, calls) ?? freshId(`call_${message}`, calls)
-  calls.open.delete(answered)
+  closeCall(answered, calls)
   const parts: Array<ToolResultContent> = content === "" ? [] : [text(content)]
-  parts.push(...decodeImages(json["images"], at, found))
+  parts.push(...decodeImages(json["images"], at, report))
   const result: ToolResultPart = {
     type: "tool_result",
     toolCallId: answered,
@@ -159,10 +174,10 @@ const decodeToolMessage = (json: Json, at: string, message: number, calls: Calls
     // The encoder finds the name by the call's id; where it could not, the name has to come along.
     ...own(name === undefined || calls.names.get(answered) === name ? undefined : { tool_name: name })
   }
-  return { role: "tool", content: [result], ...own(rest(json, toolMessageFields)) }
+  return { role: "tool", content: [result], ...own(unknownFields(json, toolMessageFields)) }
 }
 
-const decodeRole = (value: unknown, path: string, found: Problems): Message["role"] | undefined => {
+const decodeRole = (value: unknown, path: string, report: Report): Message["role"] | undefined => {
   // The server lower-cases roles too.
   const role = typeof value === "string" ? value.toLowerCase() : undefined
   switch (role) {
@@ -173,34 +188,37 @@ const decodeRole = (value: unknown, path: string, found: Problems): Message["rol
     case "tool":
       return role
     default:
-      found.add(path, "must be system, user, assistant or tool")
+      report.refuse(path, "must be system, user, assistant or tool")
       return undefined
   }
 }
 
-const decodeMessage = (json: unknown, index: number, calls: Calls, found: Problems): Message | undefined => {
+const decodeMessage = (json: unknown, index: number, calls: Calls, report: Report): Message | undefined => {
   const at = `messages[${index}]`
   if (!isJson(json)) {
-    found.add(at, "must be an object")
+    report.refuse(at, "must be an object")
     return undefined
   }
-  const role = decodeRole(json["role"], `${at}.role`, found)
+  const role = decodeRole(json["role"], `${at}.role`, report)
   if (role === undefined) return undefined
-  if (role === "tool") return decodeToolMessage(json, at, index, calls, found)
+  if (role === "tool") return decodeToolMessage(json, at, index, calls, report)
   const content: Array<Part> = []
-  const thinking = readString(json["thinking"], `${at}.thinking`, found) ?? ""
-  const said = readString(json["content"], `${at}.content`, found) ?? ""
+  const thinking = readString(json["thinking"], `${at}.thinking`, report) ?? ""
+  const said = readString(json["content"], `${at}.content`, report) ?? ""
   if (thinking !== "") content.push({ type: "reasoning", text: thinking, wire })
   if (said !== "") content.push(text(said))
-  content.push(...decodeImages(json["images"], at, found), ...decodeCalls(json["tool_calls"], at, index, calls, found))
-  return { role, content, ...own(rest(json, messageFields)) }
+  content.push(
+    ...decodeImages(json["images"], at, report),
+    ...decodeCalls(json["tool_calls"], at, index, calls, report)
+  )
+  return { role, content, ...own(unknownFields(json, messageFields)) }
 }
 
-const decodeMessages = (json: unknown, found: Problems): ReadonlyArray<Message> => {
+const decodeMessages = (json: unknown, report: Report): ReadonlyArray<Message> => {
   const messages: Array<Message> = []
-  const calls: Calls = { names: new Map(), open: new Set() }
-  for (const [index, item] of readList(json, "messages", found).entries()) {
-    const message = decodeMessage(item, index, calls, found)
+  const calls: Calls = { names: new Map(), open: new Set(), openByName: new Map() }
+  for (const [index, item] of readList(json, "messages", report).entries()) {
+    const message = decodeMessage(item, index, calls, report)
     if (message !== undefined) messages.push(message)
   }
   return messages
@@ -210,30 +228,30 @@ const decodeMessages = (json: unknown, found: Problems): ReadonlyArray<Message> 
 // Tools and parameters
 // ---------------------------------------------------------------------------------------------------------------------
 
-const decodeTool = (json: unknown, path: string, found: Problems): Tool | undefined => {
+const decodeTool = (json: unknown, path: string, report: Report): Tool | undefined => {
   if (!isJson(json)) {
-    found.add(path, "must be an object")
+    report.refuse(path, "must be an object")
     return undefined
   }
   if (!absent(json["type"]) && json["type"] !== "function") return { type: "opaque", wire, value: json }
   const details = json["function"]
   if (!isJson(details)) {
-    found.add(`${path}.function`, "must be an object")
+    report.refuse(`${path}.function`, "must be an object")
     return undefined
   }
-  const name = readString(details["name"], `${path}.function.name`, found)
+  const name = readString(details["name"], `${path}.function.name`, report)
   if (name === undefined || name === "") {
-    if (name === "" || absent(details["name"])) found.add(`${path}.function.name`, "must name the tool")
+    if (name === "" || absent(details["name"])) report.refuse(`${path}.function.name`, "must name the tool")
     return undefined
   }
-  const description = readString(details["description"], `${path}.function.description`, found)
+  const description = readString(details["description"], `${path}.function.description`, report)
   const parameters = details["parameters"]
   if (!absent(parameters) && !isJson(parameters)) {
-    found.add(`${path}.function.parameters`, "must be a JSON Schema object")
+    report.refuse(`${path}.function.parameters`, "must be a JSON Schema object")
     return undefined
   }
-  const extra = rest(details, toolFunctionFields)
-  const around = rest(json, toolFields)
+  const extra = unknownFields(details, toolFunctionFields)
+  const around = unknownFields(json, toolFields)
   return {
     type: "unified",
     name,
@@ -243,19 +261,19 @@ const decodeTool = (json: unknown, path: string, found: Problems): Tool | undefi
   }
 }
 
-const decodeFormat = (json: unknown, found: Problems): ResponseSchema | undefined => {
+const decodeFormat = (json: unknown, report: Report): ResponseSchema | undefined => {
   if (absent(json) || json === "") return undefined
   if (json === "json") return { type: "json_object" }
   if (isJson(json)) return { type: "json_schema", schema: json }
-  found.add("format", "must be \"json\" or a JSON Schema object")
+  report.refuse("format", "must be \"json\" or a JSON Schema object")
   return undefined
 }
 
-const decodeThink = (json: unknown, found: Problems): Reasoning | undefined => {
+const decodeThink = (json: unknown, report: Report): Reasoning | undefined => {
   if (absent(json)) return undefined
   if (typeof json === "boolean") return { enabled: json }
   if (json === "low" || json === "medium" || json === "high" || json === "max") return { effort: json }
-  found.add("think", "must be true, false, \"low\", \"medium\", \"high\" or \"max\"")
+  report.refuse("think", "must be true, false, \"low\", \"medium\", \"high\" or \"max\"")
   return undefined
 }
 
@@ -283,7 +301,7 @@ const numbers: ReadonlyMap<
 > = new Map([
   ["temperature", ["temperature", (value: number) => value >= 0 && value <= 2]],
   ["top_p", ["topP", (value: number) => value >= 0 && value <= 1]],
-  ["top_k", ["topK", (value: number) => Number.isInteger(value) && value > 0]],
+  ["top_k", ["topK", (value: number) => Number.isSafeInteger(value) && value > 0]],
   ["min_p", ["minP", (value: number) => value >= 0 && value <= 1]],
   ["seed", ["seed", Number.isSafeInteger]],
   ["repeat_penalty", ["repeatPenalty", () => true]],
@@ -292,10 +310,10 @@ const numbers: ReadonlyMap<
   ["num_predict", ["maxOutputTokens", (value: number) => Number.isSafeInteger(value) && value > 0]]
 ])
 
-const decodeOptions = (json: unknown, found: Problems): { readonly sampling: Sampling; readonly extra?: Json } => {
+const decodeOptions = (json: unknown, report: Report): { readonly sampling: Sampling; readonly extra?: Json } => {
   if (absent(json)) return { sampling: {} }
   if (!isJson(json)) {
-    found.add("options", "must be an object")
+    report.refuse("options", "must be an object")
     return { sampling: {} }
   }
   const sampling: Sampling = {}
@@ -306,12 +324,12 @@ const decodeOptions = (json: unknown, found: Problems): { readonly sampling: Sam
     const number = numbers.get(key)
     if (number !== undefined) {
       const [name, fits] = number
-      if (typeof value !== "number") found.add(`options.${key}`, "must be a number")
+      if (typeof value !== "number") report.refuse(`options.${key}`, "must be a number")
       else if (fits(value)) sampling[name] = value
       else extra.push([key, value])
     } else if (key === "stop") {
       if (isList(value) && value.every((item) => typeof item === "string")) sampling.stop = value
-      else found.add("options.stop", "must be an array of strings")
+      else report.refuse("options.stop", "must be an array of strings")
     } else extra.push([key, value])
   }
   return extra.length === 0 ? { sampling } : { sampling, extra: Object.fromEntries(extra) }
@@ -337,28 +355,28 @@ const decodeExtensions = (json: Json, options: Json | undefined): Json | undefin
  * manages no models, so it is refused.
  */
 export const decodeRequest = (json: unknown): Result.Result<ChatRequest, ValidationError> => {
-  const found = problems()
+  const report = makeReport()
   const body: Json = isJson(json) ? json : {}
-  if (!isJson(json)) found.add("", "the body must be a JSON object")
-  const model = readString(body["model"], "model", found)
-  if (model === "" || absent(body["model"])) found.add("model", "must name a model")
-  const [first, ...others] = decodeMessages(body["messages"], found)
+  if (!isJson(json)) report.refuse("", "the body must be a JSON object")
+  const model = readString(body["model"], "model", report)
+  if (model === "" || absent(body["model"])) report.refuse("model", "must name a model")
+  const [first, ...others] = decodeMessages(body["messages"], report)
   const tools: Array<Tool> = []
-  for (const [index, item] of readList(body["tools"], "tools", found).entries()) {
-    const tool = decodeTool(item, `tools[${index}]`, found)
+  for (const [index, item] of readList(body["tools"], "tools", report).entries()) {
+    const tool = decodeTool(item, `tools[${index}]`, report)
     if (tool !== undefined) tools.push(tool)
   }
-  const responseSchema = decodeFormat(body["format"], found)
-  const reasoning = decodeThink(body["think"], found)
-  const stream = readBoolean(body["stream"], "stream", found) ?? true
-  const logprobs = readBoolean(body["logprobs"], "logprobs", found)
+  const responseSchema = decodeFormat(body["format"], report)
+  const reasoning = decodeThink(body["think"], report)
+  const stream = readBoolean(body["stream"], "stream", report) ?? true
+  const logprobs = readBoolean(body["logprobs"], "logprobs", report)
   const topLogprobs = body["top_logprobs"]
-  if (!absent(topLogprobs) && !Number.isSafeInteger(topLogprobs)) found.add("top_logprobs", "must be an integer")
-  const { extra, sampling } = decodeOptions(body["options"], found)
+  if (!absent(topLogprobs) && !Number.isSafeInteger(topLogprobs)) report.refuse("top_logprobs", "must be an integer")
+  const { extra, sampling } = decodeOptions(body["options"], report)
   if (first === undefined && (absent(body["messages"]) || isList(body["messages"]))) {
-    found.add("messages", "must hold at least one message")
+    report.refuse("messages", "must hold at least one message")
   }
-  const error = found.error()
+  const error = report.error()
   if (error !== undefined || model === undefined || first === undefined) {
     return Result.fail(error ?? invalid("model", "must name a model"))
   }

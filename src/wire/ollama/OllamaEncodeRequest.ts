@@ -16,16 +16,18 @@ import { invalid, type ValidationError } from "../../sdk/GatewayError.ts"
 import type { ChatCall } from "../../sdk/Provider.ts"
 import type { ResolvedTool } from "../../sdk/Tool.ts"
 import type { EncodedRequest, Json } from "../Codec.ts"
+import { reportForeign } from "../ForeignExtensions.ts"
 import { contextFor } from "./OllamaEstimate.ts"
-import { isJson, parseJson, type Problems, problems, wire } from "./OllamaJson.ts"
+import { isJson, parseJson } from "../Json.ts"
+import { makeReport, type Report } from "../Report.ts"
+import { wire } from "./OllamaExtensions.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // State of one encoding
 // ---------------------------------------------------------------------------------------------------------------------
 
 interface Context {
-  readonly problems: Problems
-  readonly dropped: Set<string>
+  readonly report: Report
   /** Names of the tools called so far, by the call's id: Ollama's tool messages name the tool. */
   readonly calls: Map<string, string>
 }
@@ -40,23 +42,23 @@ const ownFields = new Set(["model", "messages", "stream", "tools"])
 const textual = /^(?:text\/|application\/(?:json|xml)\b)/i
 
 const documentText = (part: DocumentPart, path: string, context: Context): string => {
-  if (part.title !== undefined) context.dropped.add("title")
-  if (part.context !== undefined) context.dropped.add("context")
-  if (part.filename !== undefined) context.dropped.add("filename")
-  if (part.citations === true) context.dropped.add("citations")
+  if (part.title !== undefined) context.report.drop("messages[].content[].title")
+  if (part.context !== undefined) context.report.drop("messages[].content[].context")
+  if (part.filename !== undefined) context.report.drop("messages[].content[].filename")
+  if (part.citations === true) context.report.drop("messages[].content[].citations")
   if (part.source.type === "text") return part.source.text
   if (part.source.type === "base64" && textual.test(part.source.mediaType)) {
     const bytes = Base64.decode(part.source.data)
     if (Result.isSuccess(bytes)) return new TextDecoder().decode(bytes.success)
   }
-  context.problems.add(path, "Ollama takes documents as plain text only")
+  context.report.refuse(path, "Ollama takes documents as plain text only")
   return ""
 }
 
 const imageData = (part: ImagePart, path: string, context: Context): string => {
-  if (part.detail !== undefined && part.detail !== "auto") context.dropped.add("detail")
+  if (part.detail !== undefined && part.detail !== "auto") context.report.drop("messages[].content[].detail")
   if (part.source.type === "base64") return part.source.data
-  context.problems.add(
+  context.report.refuse(
     `${path}.source`,
     part.source.type === "url"
       ? "this provider takes no URLs, only images given inline as base64"
@@ -76,10 +78,10 @@ interface Flat {
 const flat = (): Flat => ({ texts: [], images: [], thinking: [], calls: [] })
 
 const addPart = (into: Flat, part: Exclude<Part, ToolResultPart>, path: string, context: Context): void => {
-  if ("cacheControl" in part) context.dropped.add("cache_control")
+  if ("cacheControl" in part) context.report.drop("messages[].content[].cache_control")
   switch (part.type) {
     case "text":
-      if (part.citations !== undefined) context.dropped.add("citations")
+      if (part.citations !== undefined) context.report.drop("messages[].content[].citations")
       into.texts.push(part.text)
       break
     case "refusal":
@@ -92,14 +94,17 @@ const addPart = (into: Flat, part: Exclude<Part, ToolResultPart>, path: string, 
       into.texts.push(documentText(part, path, context))
       break
     case "reasoning":
-      if (part.signature !== undefined) context.dropped.add("reasoning.signature")
-      if (part.data !== undefined) context.dropped.add("reasoning.data")
-      if (part.text !== undefined) into.thinking.push(part.text)
+      if (part.text === undefined) context.report.drop("messages[].content[].reasoning")
+      else {
+        if (part.signature !== undefined) context.report.drop("messages[].content[].signature")
+        if (part.data !== undefined) context.report.drop("messages[].content[].data")
+        into.thinking.push(part.text)
+      }
       break
     case "tool_call": {
       context.calls.set(part.id, part.name)
-      const parsed: unknown = part.arguments === "" ? {} : parseJson(part.arguments)
-      if (!isJson(parsed)) context.problems.add(`${path}.arguments`, "must be the JSON text of an object")
+      const parsed: unknown = part.arguments.trim() === "" ? {} : parseJson(part.arguments)
+      if (!isJson(parsed)) context.report.refuse(`${path}.arguments`, "must be the JSON text of an object")
       const { function: details, ...own } = part.extensions?.[wire] ?? {}
       into.calls.push({
         ...own,
@@ -110,10 +115,10 @@ const addPart = (into: Flat, part: Exclude<Part, ToolResultPart>, path: string, 
     }
     case "audio":
     case "video":
-      context.problems.add(path, `Ollama takes no ${part.type}`)
+      context.report.refuse(path, `Ollama takes no ${part.type}`)
       break
     case "opaque":
-      context.problems.add(
+      context.report.refuse(
         path,
         part.wire === wire ? "Ollama has no parts of its own" : "this part belongs to another provider's protocol"
       )
@@ -129,8 +134,8 @@ const joinerOf = (role: Message["role"]): string => role === "assistant" ? "" : 
 // ---------------------------------------------------------------------------------------------------------------------
 
 const toolMessage = (part: ToolResultPart, own: Json | undefined, path: string, context: Context): Json => {
-  if (part.isError === true) context.dropped.add("is_error")
-  if (part.cacheControl !== undefined) context.dropped.add("cache_control")
+  if (part.isError === true) context.report.drop("messages[].content[].is_error")
+  if (part.cacheControl !== undefined) context.report.drop("messages[].content[].cache_control")
   const content = flat()
   for (const [index, inner] of part.content.entries()) addPart(content, inner, `${path}.content[${index}]`, context)
   const name = context.calls.get(part.toolCallId)
@@ -146,7 +151,7 @@ const toolMessage = (part: ToolResultPart, own: Json | undefined, path: string, 
 }
 
 const addMessage = (into: Array<Json>, message: Message, path: string, context: Context): void => {
-  if (message.name !== undefined) context.dropped.add("name")
+  if (message.name !== undefined) context.report.drop("messages[].name")
   const own = message.extensions?.[wire]
   const content = flat()
   let results = 0
@@ -178,11 +183,11 @@ const addMessage = (into: Array<Json>, message: Message, path: string, context: 
 
 const encodeTool = (tool: ResolvedTool, path: string, context: Context): Json => {
   if (tool.type === "opaque") {
-    if (tool.wire !== wire) context.problems.add(path, "this tool belongs to another provider's protocol")
+    if (tool.wire !== wire) context.report.refuse(path, "this tool belongs to another provider's protocol")
     return tool.value
   }
-  if (tool.cacheControl !== undefined) context.dropped.add("cache_control")
-  if (tool.strict !== undefined) context.dropped.add("strict")
+  if (tool.cacheControl !== undefined) context.report.drop("tools[].cache_control")
+  if (tool.strict !== undefined) context.report.drop("tools[].strict")
   const { function: details, ...own } = tool.extensions?.[wire] ?? {}
   return {
     ...own,
@@ -207,7 +212,7 @@ const encodeTools = (request: ChatCall["request"], context: Context): ReadonlyAr
   if (
     choice?.type === "required" || choice?.type === "tool" || (choice?.type === "allowed" && choice.mode === "required")
   ) {
-    context.dropped.add("tool_choice")
+    context.report.drop("tool_choice")
   }
   return tools.map((tool, index) => encodeTool(tool, `tools[${index}]`, context))
 }
@@ -218,17 +223,17 @@ const encodeTools = (request: ChatCall["request"], context: Context): ReadonlyAr
  */
 const encodeThink = (reasoning: NonNullable<ChatCall["request"]["reasoning"]>, context: Context): Json => {
   const { budgetTokens, effort, enabled } = reasoning
-  if (budgetTokens !== undefined && budgetTokens > 0) context.dropped.add("reasoning.budget_tokens")
+  if (budgetTokens !== undefined && budgetTokens > 0) context.report.drop("reasoning.budget_tokens")
   if (enabled === false || effort === "none") return { think: false }
   switch (effort) {
     case undefined:
       if (enabled === true) return { think: true }
       return budgetTokens === undefined ? {} : { think: budgetTokens > 0 }
     case "minimal":
-      context.dropped.add("reasoning.effort")
+      context.report.drop("reasoning.effort")
       return { think: "low" }
     case "xhigh":
-      context.dropped.add("reasoning.effort")
+      context.report.drop("reasoning.effort")
       return { think: "high" }
     default:
       return { think: effort }
@@ -238,7 +243,7 @@ const encodeThink = (reasoning: NonNullable<ChatCall["request"]["reasoning"]>, c
 const encodeFormat = (schema: NonNullable<ChatCall["request"]["responseSchema"]>, context: Context): unknown => {
   if (schema.type === "json_object") return "json"
   // Its name is a label and strictness is what Ollama always does: it constrains sampling by the schema's grammar.
-  if (schema.description !== undefined) context.dropped.add("response_schema.description")
+  if (schema.description !== undefined) context.report.drop("response_schema.description")
   return schema.schema
 }
 
@@ -264,22 +269,22 @@ const encodeOptions = (call: ChatCall): Json => {
 }
 
 /** Reports the parameters that Ollama has no word for. */
-const dropParameters = (request: ChatCall["request"], dropped: Set<string>): void => {
+const dropParameters = (request: ChatCall["request"], report: Report): void => {
   // Several calls in one turn are what Ollama does anyway, so only the wish for one call is lost.
-  if (request.parallelToolCalls === false) dropped.add("parallel_tool_calls")
-  if (request.logitBias !== undefined) dropped.add("logit_bias")
-  if (request.user !== undefined) dropped.add("user")
-  if (request.metadata !== undefined) dropped.add("metadata")
-  if (request.serviceTier !== undefined) dropped.add("service_tier")
+  if (request.parallelToolCalls === false) report.drop("parallel_tool_calls")
+  if (request.logitBias !== undefined) report.drop("logit_bias")
+  if (request.user !== undefined) report.drop("user")
+  if (request.metadata !== undefined) report.drop("metadata")
+  if (request.serviceTier !== undefined) report.drop("service_tier")
 }
 
 /** The caller's Ollama fields beside `options`, without those that decide what is called. */
-const encodeExtensions = (request: ChatCall["request"], dropped: Set<string>): Json => {
+const encodeExtensions = (request: ChatCall["request"], report: Report): Json => {
   const given = request.extensions?.[wire]
   if (given === undefined) return {}
   const entries: Array<[string, unknown]> = []
   for (const key of Object.keys(given)) {
-    if (ownFields.has(key)) dropped.add(`extensions.${wire}.${key}`)
+    if (ownFields.has(key)) report.drop(`extensions.${wire}.${key}`)
     else if (key !== "options" || !isJson(given[key])) entries.push([key, given[key]])
   }
   return Object.fromEntries(entries)
@@ -294,7 +299,8 @@ const encodeExtensions = (request: ChatCall["request"], dropped: Set<string>): J
  *
  * Dropped with report: `tool_choice` where it forces a call, `parallel_tool_calls: false`, `logit_bias`, `user`,
  * `metadata`, `service_tier`, `cache_control`, `is_error`, `strict`, participants' `name`, image `detail`, a document's
- * `title`, `context`, `filename` and `citations`, and what only another provider can read in its reasoning.
+ * `title`, `context`, `filename` and `citations`, what only another provider can read in its reasoning, and the fields of
+ * other wires.
  * `extensions.ollama` is merged in: its `options` key by key, everything else as it is (`keep_alive`, `truncate`, …).
  * `options.num_ctx` is set where the request may not fit into Ollama's default context; see `contextFor`.
  *
@@ -304,14 +310,14 @@ const encodeExtensions = (request: ChatCall["request"], dropped: Set<string>): J
 export const encodeRequest = (call: ChatCall, stream: boolean): Result.Result<EncodedRequest, ValidationError> => {
   const { request } = call
   if (request.n !== undefined && request.n > 1) return Result.fail(invalid("n", "Ollama gives one answer to a request"))
-  const context: Context = { problems: problems(), dropped: new Set(), calls: new Map() }
+  const context: Context = { report: makeReport(), calls: new Map() }
   const messages: Array<Json> = []
   for (const [index, message] of request.messages.entries()) {
     addMessage(messages, message, `messages[${index}]`, context)
   }
   const tools = encodeTools(request, context)
   const options = encodeOptions(call)
-  dropParameters(request, context.dropped)
+  dropParameters(request, context.report)
   const body: Json = {
     model: call.model.model,
     messages,
@@ -322,8 +328,9 @@ export const encodeRequest = (call: ChatCall, stream: boolean): Result.Result<En
     ...(request.logprobs === undefined ? {} : { logprobs: request.logprobs }),
     ...(request.topLogprobs === undefined ? {} : { top_logprobs: request.topLogprobs }),
     ...(Object.keys(options).length === 0 ? {} : { options }),
-    ...encodeExtensions(request, context.dropped)
+    ...encodeExtensions(request, context.report)
   }
-  const error = context.problems.error()
-  return error === undefined ? Result.succeed({ body, dropped: Array.from(context.dropped) }) : Result.fail(error)
+  reportForeign(request, wire, context.report)
+  const error = context.report.error()
+  return error === undefined ? Result.succeed({ body, dropped: context.report.dropped() }) : Result.fail(error)
 }

@@ -8,7 +8,7 @@ import type { Failure } from "../../sdk/Provider.ts"
 import { classify, shown, shownBody } from "../Classify.ts"
 import type { EncodedError } from "../Codec.ts"
 import { retryAfterMs } from "../RetryAfter.ts"
-import { bounded, isJson, parseJson } from "./OllamaJson.ts"
+import { bounded, isJson, parseJson } from "../Json.ts"
 
 /**
  * `llm/llama_server.go`: "the prompt is longer than the context length …", "the input length exceeds the context length".
@@ -46,7 +46,7 @@ export const failureOf = (text: string, status?: number): Failure => {
   const noModel = kind === "caller" && (status === undefined || status === 404) && missingModel.test(text)
   return {
     kind,
-    message: shown(text),
+    message: shown(text) || "the provider reported an error without a message",
     ...(status === undefined ? {} : { status }),
     ...(noModel ? { code: "model_not_found" } : {}),
     ...(field === undefined ? {} : { field })

@@ -9,7 +9,7 @@ import type { Capability } from "../../sdk/Model.ts"
 import type { DiscoveredModel, Failure } from "../../sdk/Provider.ts"
 import { protocolFailure } from "./OllamaError.ts"
 import type { Json } from "../Codec.ts"
-import { isJson, isList } from "./OllamaJson.ts"
+import { isJson, isList } from "../Json.ts"
 
 /** Ollama's words for what a model can do (`types/model/capability.go`), and ours. `insert` (fill-in-the-middle) has none. */
 const capabilities: ReadonlyMap<string, ReadonlyArray<Capability>> = new Map<string, ReadonlyArray<Capability>>([

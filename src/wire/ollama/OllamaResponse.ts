@@ -16,7 +16,8 @@ import type { Json } from "../Codec.ts"
 import { errorText, failureOf, protocolFailure } from "./OllamaError.ts"
 import { estimatePrompt, tokensOfChars } from "./OllamaEstimate.ts"
 import { imagePart } from "./OllamaImage.ts"
-import { isJson, isList, parseJson, rest, wire } from "./OllamaJson.ts"
+import { argumentsObject, count, isJson, isList, unknownFields } from "../Json.ts"
+import { wire } from "./OllamaExtensions.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Reading messages
@@ -72,9 +73,6 @@ export const readMessage = (json: unknown): Result.Result<ReadMessage, Failure> 
 // ---------------------------------------------------------------------------------------------------------------------
 // Counts, reasons, moments
 // ---------------------------------------------------------------------------------------------------------------------
-
-const count = (value: unknown): number | undefined =>
-  typeof value === "number" && Number.isSafeInteger(value) && value >= 0 ? value : undefined
 
 /**
  * Usage of an answer. Counts that are zero are left out by the server, and the prompt's is zero where all of it was
@@ -144,7 +142,7 @@ const answerFields = new Set([
 
 /** What an answer says beside the canonical fields. */
 export const readExtensions = (json: Json): { readonly extensions?: { readonly [wire]: Json } } => {
-  const extra = rest(json, answerFields)
+  const extra = unknownFields(json, answerFields)
   return extra === undefined ? {} : { extensions: { [wire]: extra } }
 }
 
@@ -207,16 +205,6 @@ export const decodeResponse = (text: string, json: unknown, call: ChatCall): Res
 // Encoding
 // ---------------------------------------------------------------------------------------------------------------------
 
-/**
- * A tool call's arguments as the object that Ollama has for them. Text that is not a JSON object (cut off when the
- * answer ended by length, say) is handed on unread as `{"_raw": "…"}`, so that nothing is taken for an empty call.
- */
-export const writeArguments = (text: string): Json => {
-  if (text === "") return {}
-  const parsed = parseJson(text)
-  return isJson(parsed) ? parsed : { _raw: text }
-}
-
 /** The text that stands for a part in `content`: also what Ollama has no field for but a reader can use. */
 export const contentText = (part: Part): string => {
   switch (part.type) {
@@ -256,7 +244,7 @@ export const encodeResponse = (response: ChatResponse, _request: ChatRequest): J
     else if (part.type === "tool_call") {
       calls.push({
         id: part.id,
-        function: { index: calls.length, name: part.name, arguments: writeArguments(part.arguments) }
+        function: { index: calls.length, name: part.name, arguments: argumentsObject(part.arguments) }
       })
     } else content += contentText(part)
   }

@@ -14,7 +14,8 @@ import { sourcedChunk, sourceOf } from "../../sdk/Wire.ts"
 import type { ChatStreamDecoder, ChatStreamEncoder, Json } from "../Codec.ts"
 import { errorBody, protocolFailure } from "./OllamaError.ts"
 import { imagePart } from "./OllamaImage.ts"
-import { isJson, parseJson, wire } from "./OllamaJson.ts"
+import { argumentsObject, isJson, parseJson } from "../Json.ts"
+import { wire } from "./OllamaExtensions.ts"
 import {
   contentText,
   doneReasonOf,
@@ -26,7 +27,6 @@ import {
   readExtensions,
   readMessage,
   readUsage,
-  writeArguments,
   writeCreated,
   writeUsage
 } from "./OllamaResponse.ts"
@@ -174,7 +174,7 @@ export const streamEncoder = (request: ChatRequest): ChatStreamEncoder => {
     for (const call of calls.values()) {
       whole.push({
         ...(call.id === "" ? {} : { id: call.id }),
-        function: { index: sent++, name: call.name, arguments: writeArguments(call.arguments) }
+        function: { index: sent++, name: call.name, arguments: argumentsObject(call.arguments) }
       })
     }
     calls.clear()
@@ -222,10 +222,11 @@ export const streamEncoder = (request: ChatRequest): ChatStreamEncoder => {
 
   return {
     push: (chunk) => {
+      // The figures are of the whole answer, whichever choice they come with.
+      if (chunk.usage !== undefined) usage = chunk.usage
       if (chunk.choice !== undefined && chunk.choice !== 0) return ""
       if (chunk.model !== "") model = chunk.model
       created ??= chunk.created
-      if (chunk.usage !== undefined) usage = chunk.usage
       const own = chunk.extensions?.[wire]
       if (own !== undefined) extra = own
       if (chunk.finishReason !== undefined) {

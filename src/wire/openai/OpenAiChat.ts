@@ -1,7 +1,7 @@
 /**
  * The codec of OpenAI's chat completions wire, for the provider that speaks it upstream and for the dialect that speaks it
- * to callers. The parts: `OpenAiDecodeRequest` and `OpenAiEncodeRequest`, `OpenAiResponse`, `OpenAiStreamDecoder` and
- * `OpenAiStreamEncoder`, `OpenAiUsage`, `OpenAiReasoning`, `OpenAiError`, `OpenAiModels`.
+ * to callers. The parts: `OpenAiDecodeRequest` (with `OpenAiDecodeMessages`) and `OpenAiEncodeRequest`, `OpenAiResponse`,
+ * `OpenAiStreamDecoder` and `OpenAiStreamEncoder`, `OpenAiUsage`, `OpenAiReasoning`, `OpenAiError`, `OpenAiModels`.
  */
 import type { ChatDialectCodec, ChatUpstreamCodec } from "../Codec.ts"
 import { decodeRequest } from "./OpenAiDecodeRequest.ts"
@@ -11,7 +11,7 @@ import { decodeResponse, encodeResponse } from "./OpenAiResponse.ts"
 import { streamDecoder } from "./OpenAiStreamDecoder.ts"
 import { streamEncoder } from "./OpenAiStreamEncoder.ts"
 
-export { wire } from "./OpenAiJson.ts"
+export { wire } from "./OpenAiExtensions.ts"
 export { decodeModels, encodeModel, encodeModels } from "./OpenAiModels.ts"
 
 /**

@@ -18,24 +18,16 @@ import type {
   ReasoningPart,
   ToolResultPart
 } from "../../sdk/Content.ts"
-import { invalid, type ValidationError } from "../../sdk/GatewayError.ts"
+import type { ValidationError } from "../../sdk/GatewayError.ts"
 import { can } from "../../sdk/Model.ts"
 import type { ChatCall } from "../../sdk/Provider.ts"
 import type { ResolvedTool } from "../../sdk/Tool.ts"
 import type { EncodedRequest, Json } from "../Codec.ts"
-import { isJson, merge, object, ownExtensions, wire } from "./OpenAiJson.ts"
+import { reportForeign } from "../ForeignExtensions.ts"
+import { isJson, object } from "../Json.ts"
+import { makeReport, type Report } from "../Report.ts"
+import { merge, ownExtensions, wire } from "./OpenAiExtensions.ts"
 import { audioFormat, dataUrl } from "./OpenAiMedia.ts"
-
-/** What one encoding has found so far. */
-interface Encoding {
-  readonly dropped: Set<string>
-  refused: ValidationError | undefined
-}
-
-const refuse = (encoding: Encoding, path: string, problem: string): undefined => {
-  encoding.refused ??= invalid(path, problem)
-  return undefined
-}
 
 /**
  * OpenAI caches by itself and knows no breakpoints, and may refuse the field; so it is sent only where the caller
@@ -44,13 +36,13 @@ const refuse = (encoding: Encoding, path: string, problem: string): undefined =>
 const noteCacheControl = (
   value: { readonly cacheControl?: CacheControl; readonly extensions?: Extensions },
   message: Message | undefined,
-  encoding: Encoding,
+  report: Report,
   name: string
 ): void => {
   if (
     value.cacheControl !== undefined && ownExtensions(value)?.["cache_control"] === undefined &&
     (message === undefined || ownExtensions(message)?.["cache_control"] === undefined)
-  ) encoding.dropped.add(name)
+  ) report.drop(name)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -60,17 +52,16 @@ const noteCacheControl = (
 const unresolved = "is in the gateway's file storage and must be resolved before it is sent"
 
 /** The URL for media that the wire takes by address or inline. */
-const urlOf = (source: MediaSource, path: string, encoding: Encoding): string | undefined => {
+const urlOf = (source: MediaSource, path: string, report: Report): string | undefined => {
   switch (source.type) {
     case "url":
       return source.url
     case "base64":
       return dataUrl(source.mediaType, source.data)
     case "file":
-      return refuse(encoding, path, unresolved)
+      return report.refuse(path, unresolved)
     default:
-      return refuse(
-        encoding,
+      return report.refuse(
         path,
         source.wire === wire
           ? "OpenAI chat takes this kind of media by URL or inline, not by file id"
@@ -88,12 +79,12 @@ const extensionOf: ReadonlyMap<string, string> = new Map([
   ["application/json", "json"]
 ])
 
-const encodeDocument = (part: DocumentPart, path: string, encoding: Encoding): Record<string, unknown> | undefined => {
+const encodeDocument = (part: DocumentPart, path: string, report: Report): Record<string, unknown> | undefined => {
   const { source } = part
-  if (part.citations === true) encoding.dropped.add("messages[].content[].citations")
-  if (part.context !== undefined) encoding.dropped.add("messages[].content[].context")
+  if (part.citations === true) report.drop("messages[].content[].citations")
+  if (part.context !== undefined) report.drop("messages[].content[].context")
   const named = source.type !== "text" && part.filename === undefined
-  if (part.title !== undefined && !named) encoding.dropped.add("messages[].content[].title")
+  if (part.title !== undefined && !named) report.drop("messages[].content[].title")
   const name = part.filename ?? part.title
   switch (source.type) {
     case "text":
@@ -107,62 +98,62 @@ const encodeDocument = (part: DocumentPart, path: string, encoding: Encoding): R
       const kept = ownExtensions(part)?.["file"]
       return isJson(kept) && (kept["file_url"] === source.url || kept["file_data"] === source.url)
         ? { type: "file", file: name === undefined ? {} : { filename: name } }
-        : refuse(encoding, path, "OpenAI chat takes documents inline or by file id, not by URL")
+        : report.refuse(path, "OpenAI chat takes documents inline or by file id, not by URL")
     }
     case "provider_file":
       return source.wire === wire
         ? { type: "file", file: { file_id: source.id, ...(name === undefined ? {} : { filename: name }) } }
-        : refuse(encoding, path, `is a file of the ${source.wire} wire, which the ${wire} wire cannot read`)
+        : report.refuse(path, `is a file of the ${source.wire} wire, which the ${wire} wire cannot read`)
     default:
-      return refuse(encoding, path, unresolved)
+      return report.refuse(path, unresolved)
   }
 }
 
-const encodeBarePart = (part: Part, path: string, encoding: Encoding): Record<string, unknown> | undefined => {
+const encodeBarePart = (part: Part, path: string, report: Report): Record<string, unknown> | undefined => {
   switch (part.type) {
     case "text":
       if (part.citations !== undefined && part.citations.length > 0) {
-        encoding.dropped.add("messages[].content[].citations")
+        report.drop("messages[].content[].citations")
       }
       return { type: "text", text: part.text }
     case "image": {
-      const url = urlOf(part.source, path, encoding)
+      const url = urlOf(part.source, path, report)
       return url === undefined
         ? undefined
         : { type: "image_url", image_url: { url, ...(part.detail === undefined ? {} : { detail: part.detail }) } }
     }
     case "video": {
-      const url = urlOf(part.source, path, encoding)
+      const url = urlOf(part.source, path, report)
       return url === undefined ? undefined : { type: "video_url", video_url: { url } }
     }
     case "audio": {
       const { source } = part
       if (source.type !== "base64") {
-        if (source.type === "url") return refuse(encoding, path, "OpenAI chat takes audio inline, not by URL")
-        urlOf(source, path, encoding)
+        if (source.type === "url") return report.refuse(path, "OpenAI chat takes audio inline, not by URL")
+        urlOf(source, path, report)
         return undefined
       }
       const kept = ownExtensions(part)?.["input_audio"]
       const format = audioFormat(source.mediaType) ?? (isJson(kept) ? kept["format"] : undefined)
       return format === undefined
-        ? refuse(encoding, path, `OpenAI chat takes wav and mp3 audio, not ${source.mediaType.slice(0, 64)}`)
+        ? report.refuse(path, `OpenAI chat takes wav and mp3 audio, not ${source.mediaType.slice(0, 64)}`)
         : { type: "input_audio", input_audio: { data: source.data, format } }
     }
     case "document":
-      return encodeDocument(part, path, encoding)
+      return encodeDocument(part, path, report)
     case "refusal":
       return { type: "refusal", refusal: part.text }
     case "opaque":
       return part.wire === wire
         ? { ...part.value }
-        : refuse(encoding, path, `is a block of the ${part.wire} wire, which the ${wire} wire cannot express`)
+        : report.refuse(path, `is a block of the ${part.wire} wire, which the ${wire} wire cannot express`)
     case "reasoning":
-      encoding.dropped.add("messages[].reasoning")
+      report.drop("messages[].content[].reasoning")
       return undefined
     case "tool_call":
-      return refuse(encoding, path, "a tool call can stand in an assistant message only")
+      return report.refuse(path, "a tool call can stand in an assistant message only")
     default:
-      return refuse(encoding, path, "a tool result can stand in a tool or user message only")
+      return report.refuse(path, "a tool result can stand in a tool or user message only")
   }
 }
 
@@ -170,10 +161,10 @@ const encodePart = (
   part: Part,
   message: Message,
   path: string,
-  encoding: Encoding
+  report: Report
 ): Record<string, unknown> | undefined => {
-  if ("cacheControl" in part) noteCacheControl(part, message, encoding, "messages[].content[].cache_control")
-  const bare = encodeBarePart(part, path, encoding)
+  if ("cacheControl" in part) noteCacheControl(part, message, report, "messages[].content[].cache_control")
+  const bare = encodeBarePart(part, path, report)
   if (bare === undefined || part.type === "opaque") return bare
   return merge(bare, ownExtensions(part))
 }
@@ -207,7 +198,7 @@ const withMessage = (bare: Record<string, unknown>, message: Message): Json => {
 const encodeReasoningParts = (
   parts: ReadonlyArray<ReasoningPart>,
   bare: Record<string, unknown>,
-  encoding: Encoding
+  report: Report
 ): void => {
   const details: Array<Json> = []
   let text = ""
@@ -218,14 +209,19 @@ const encodeReasoningParts = (
     if (isJson(detail)) details.push(detail)
     else if (part.wire === wire && part.text !== undefined && part.data === undefined) {
       text += part.text
+      if (part.signature !== undefined) report.drop("messages[].content[].signature")
       if (own?.["field"] === "reasoning") field = "reasoning"
-    } else encoding.dropped.add("messages[].reasoning")
+    } else report.drop("messages[].content[].reasoning")
   }
   if (text !== "") bare[field] = text
   if (details.length > 0) bare["reasoning_details"] = details
+  // A turn of which nothing can be told is a silent one: OpenAI refuses null where no call stands in its place.
+  else if (text === "" && parts.length > 0 && Object.keys(bare).length === 2 && bare["content"] === null) {
+    bare["content"] = ""
+  }
 }
 
-const encodeAssistant = (message: Message, at: string, moved: Array<Json>, encoding: Encoding): Json => {
+const encodeAssistant = (message: Message, at: string, moved: Array<Json>, report: Report): Json => {
   const content: Array<Record<string, unknown>> = []
   const calls: Array<Json> = []
   const reasoning: Array<ReasoningPart> = []
@@ -240,7 +236,7 @@ const encodeAssistant = (message: Message, at: string, moved: Array<Json>, encod
         reasoning.push(part)
         continue
       case "tool_call":
-        noteCacheControl(part, message, encoding, "messages[].content[].cache_control")
+        noteCacheControl(part, message, report, "messages[].content[].cache_control")
         calls.push(
           merge(
             { id: part.id, type: "function", function: { name: part.name, arguments: part.arguments } },
@@ -269,7 +265,7 @@ const encodeAssistant = (message: Message, at: string, moved: Array<Json>, encod
         break
       default:
     }
-    const encoded = encodePart(part, message, path, encoding)
+    const encoded = encodePart(part, message, path, report)
     if (encoded === undefined) continue
     // An assistant message holds text only; what the model made otherwise is shown to it in the next user message.
     if (part.type === "image" || part.type === "video" || part.type === "document" || part.type === "audio") {
@@ -278,8 +274,8 @@ const encodeAssistant = (message: Message, at: string, moved: Array<Json>, encod
   }
   if (refusals === 1 && content.length === 1) bare["refusal"] = content[0]?.["refusal"]
   else if (content.length > 0) bare["content"] = contentOf(content)
-  encodeReasoningParts(reasoning, bare, encoding)
   if (calls.length > 0) bare["tool_calls"] = calls
+  encodeReasoningParts(reasoning, bare, report)
   return withMessage(bare, message)
 }
 
@@ -289,16 +285,16 @@ const encodeToolResult = (
   message: Message,
   path: string,
   moved: Array<Json>,
-  encoding: Encoding
+  report: Report
 ): Record<string, unknown> => {
-  if (part.isError === true) encoding.dropped.add("messages[].is_error")
-  noteCacheControl(part, message, encoding, "messages[].content[].cache_control")
+  if (part.isError === true) report.drop("messages[].content[].is_error")
+  noteCacheControl(part, message, report, "messages[].content[].cache_control")
   const content: Array<Json> = []
   const media: Array<Json> = []
   for (let index = 0; index < part.content.length; index++) {
     const inner = part.content[index]
     if (inner === undefined) continue
-    const encoded = encodePart(inner, message, `${path}.content[${index}]`, encoding)
+    const encoded = encodePart(inner, message, `${path}.content[${index}]`, report)
     if (encoded === undefined) continue
     if (encoded["type"] === "text") content.push(encoded)
     else media.push(encoded)
@@ -313,7 +309,7 @@ const encodeToolResult = (
   )
 }
 
-const encodeMessages = (messages: ReadonlyArray<Message>, encoding: Encoding): ReadonlyArray<Json> => {
+const encodeMessages = (messages: ReadonlyArray<Message>, report: Report): ReadonlyArray<Json> => {
   const written: Array<Json> = []
   // Media waiting for the next user message: between parallel tool messages there must be no other message.
   let moved: Array<Json> = []
@@ -321,14 +317,14 @@ const encodeMessages = (messages: ReadonlyArray<Message>, encoding: Encoding): R
     if (moved.length > 0) written.push({ role: "user", content: moved })
     moved = []
   }
-  for (let index = 0; index < messages.length && encoding.refused === undefined; index++) {
+  for (let index = 0; index < messages.length && !report.isFull(); index++) {
     const message = messages[index]
     if (message === undefined) continue
     const at = `messages[${index}]`
     const answers = message.role === "tool" || message.content.some((part) => part.type === "tool_result")
     if (message.role === "assistant") {
       flush()
-      written.push(encodeAssistant(message, at, moved, encoding))
+      written.push(encodeAssistant(message, at, moved, report))
       continue
     }
     if (!answers) flush()
@@ -340,12 +336,12 @@ const encodeMessages = (messages: ReadonlyArray<Message>, encoding: Encoding): R
       if (part === undefined) continue
       const path = `${at}.content[${inner}]`
       if (part.type === "tool_result") {
-        const bare = encodeToolResult(part, message, path, moved, encoding)
+        const bare = encodeToolResult(part, message, path, moved, report)
         written.push(results === 1 && message.role === "tool" ? withMessage(bare, message) : bare)
       } else if (message.role === "tool" && part.type === "opaque" && part.wire === wire && "role" in part.value) {
         written.push(part.value)
       } else {
-        const encoded = encodePart(part, message, path, encoding)
+        const encoded = encodePart(part, message, path, report)
         if (encoded !== undefined) others.push(encoded)
       }
     }
@@ -363,13 +359,13 @@ const encodeMessages = (messages: ReadonlyArray<Message>, encoding: Encoding): R
 // Request
 // ---------------------------------------------------------------------------------------------------------------------
 
-const encodeTool = (tool: ResolvedTool, index: number, encoding: Encoding): Json | undefined => {
+const encodeTool = (tool: ResolvedTool, index: number, report: Report): Json | undefined => {
   if (tool.type === "opaque") {
     return tool.wire === wire
       ? tool.value
-      : refuse(encoding, `tools[${index}]`, `is a tool of the ${tool.wire} wire, which the ${wire} wire cannot express`)
+      : report.refuse(`tools[${index}]`, `is a tool of the ${tool.wire} wire, which the ${wire} wire cannot express`)
   }
-  noteCacheControl(tool, undefined, encoding, "tools[].cache_control")
+  noteCacheControl(tool, undefined, report, "tools[].cache_control")
   return merge({
     type: "function",
     function: {
@@ -416,23 +412,23 @@ const encodeResponseSchema = (schema: NonNullable<ChatRequest["responseSchema"]>
 const effortOf = (budget: number): string =>
   budget === 0 ? "none" : budget <= 2048 ? "low" : budget <= 8192 ? "medium" : "high"
 
-const encodeReasoning = (call: ChatCall, body: Record<string, unknown>, encoding: Encoding): void => {
+const encodeReasoning = (call: ChatCall, body: Record<string, unknown>, report: Report): void => {
   const { reasoning } = call.request
   if (reasoning === undefined) return
   if (reasoning.effort !== undefined) {
     body["reasoning_effort"] = reasoning.effort
-    if (reasoning.budgetTokens !== undefined) encoding.dropped.add("reasoning.budget_tokens")
+    if (reasoning.budgetTokens !== undefined) report.drop("reasoning.budget_tokens")
     return
   }
   // An effort that was only derived must not make a model fail that knows none.
   const able = can(call.model, "reasoning")
   if (reasoning.budgetTokens !== undefined && reasoning.enabled !== false) {
-    encoding.dropped.add("reasoning.budget_tokens")
+    report.drop("reasoning.budget_tokens")
     if (able) body["reasoning_effort"] = effortOf(reasoning.budgetTokens)
   } else if (reasoning.enabled === false) {
     if (able && call.model.capabilities !== undefined) body["reasoning_effort"] = "none"
-    else if (able) encoding.dropped.add("reasoning.enabled")
-  } else if (reasoning.enabled === true) encoding.dropped.add("reasoning.enabled")
+    else if (able) report.drop("reasoning.enabled")
+  } else if (reasoning.enabled === true) report.drop("reasoning.enabled")
 }
 
 /** Fields that extensions never set: what the gateway decides, and what it counts with. */
@@ -454,10 +450,10 @@ const reserved: ReadonlySet<string> = new Set([
 export const encodeRequest = (call: ChatCall, stream: boolean): Result.Result<EncodedRequest, ValidationError> => {
   const { request } = call
   const extensions = ownExtensions(request)
-  const encoding: Encoding = { dropped: new Set(), refused: undefined }
+  const report = makeReport()
   const body: Record<string, unknown> = {
     model: call.model.model,
-    messages: encodeMessages(request.messages, encoding)
+    messages: encodeMessages(request.messages, report)
   }
   const set = (key: string, value: unknown): void => {
     if (value !== undefined) body[key] = value
@@ -466,7 +462,7 @@ export const encodeRequest = (call: ChatCall, stream: boolean): Result.Result<En
     const tools: Array<Json> = []
     for (let index = 0; index < request.tools.length; index++) {
       const tool = request.tools[index]
-      const encoded = tool === undefined ? undefined : encodeTool(tool, index, encoding)
+      const encoded = tool === undefined ? undefined : encodeTool(tool, index, report)
       if (encoded !== undefined) tools.push(encoded)
     }
     body["tools"] = tools
@@ -488,19 +484,20 @@ export const encodeRequest = (call: ChatCall, stream: boolean): Result.Result<En
   set("logprobs", request.logprobs)
   set("top_logprobs", request.topLogprobs)
   set("logit_bias", request.logitBias)
-  set("user", request.user)
+  // A safety identifier was read as the user, and goes back as what it was.
+  if (request.user !== extensions?.["safety_identifier"]) set("user", request.user)
   set("metadata", request.metadata)
   set("service_tier", request.serviceTier)
-  encodeReasoning(call, body, encoding)
+  encodeReasoning(call, body, report)
 
   // Not documented by OpenAI: written only where the caller used this wire's own spelling of them.
-  const convention = (key: string, value: number | undefined): void => {
+  const convention = (key: string, value: number | undefined, name: string): void => {
     if (extensions !== undefined && extensions[key] !== undefined) set(key, value ?? extensions[key])
-    else if (value !== undefined) encoding.dropped.add(key)
+    else if (value !== undefined) report.drop(name)
   }
-  convention("top_k", request.topK)
-  convention("min_p", request.minP)
-  convention("repetition_penalty", request.repeatPenalty)
+  convention("top_k", request.topK, "top_k")
+  convention("min_p", request.minP, "min_p")
+  convention("repetition_penalty", request.repeatPenalty, "repeat_penalty")
 
   if (stream) {
     const options = extensions?.["stream_options"]
@@ -509,7 +506,7 @@ export const encodeRequest = (call: ChatCall, stream: boolean): Result.Result<En
     body["stream_options"] = { ...(isJson(options) ? options : {}), include_usage: true }
   } else if (request.stream !== undefined) body["stream"] = false
   merge(body, extensions, reserved)
-  return encoding.refused === undefined
-    ? Result.succeed({ body, dropped: Array.from(encoding.dropped) })
-    : Result.fail(encoding.refused)
+  reportForeign(request, wire, report)
+  const error = report.error()
+  return error === undefined ? Result.succeed({ body, dropped: report.dropped() }) : Result.fail(error)
 }

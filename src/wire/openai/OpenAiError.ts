@@ -8,7 +8,7 @@ import type { Failure } from "../../sdk/Provider.ts"
 import { classify, type ErrorFacts, isExhausted, shown, shownBody } from "../Classify.ts"
 import type { EncodedError, Json } from "../Codec.ts"
 import { retryAfterMs } from "../RetryAfter.ts"
-import { type Draft, filled, isJson, object } from "./OpenAiJson.ts"
+import { type Draft, filled, isJson, object } from "../Json.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Upstream errors

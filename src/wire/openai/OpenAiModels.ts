@@ -7,7 +7,7 @@ import type { Capability, ModelInfo, Prices } from "../../sdk/Model.ts"
 import type { DiscoveredModel, Failure } from "../../sdk/Provider.ts"
 import type { Json } from "../Codec.ts"
 import { errorWithin, inbandFailure, protocolFailure } from "./OpenAiError.ts"
-import { array, count, type Draft, filled, isJson, object } from "./OpenAiJson.ts"
+import { array, count, type Draft, filled, isJson, object } from "../Json.ts"
 
 const inputs: ReadonlyMap<unknown, Capability> = new Map([
   ["text", "text_input"],

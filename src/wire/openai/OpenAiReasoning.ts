@@ -11,7 +11,8 @@
  */
 import type { Part, ReasoningPart } from "../../sdk/Content.ts"
 import type { Json } from "../Codec.ts"
-import { array, type Draft, extended, filled, isJson, ownExtensions, string, wire } from "./OpenAiJson.ts"
+import { array, type Draft, filled, isJson, string } from "../Json.ts"
+import { extended, ownExtensions, wire } from "./OpenAiExtensions.ts"
 
 /** OpenRouter's name for details in Anthropic's form, and what an absent `format` stands for. */
 const anthropicFormat = "anthropic-claude-v1"

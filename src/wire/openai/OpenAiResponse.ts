@@ -12,21 +12,8 @@ import type { ChatCall, Failure } from "../../sdk/Provider.ts"
 import { sourcedResponse, sourceOf } from "../../sdk/Wire.ts"
 import type { Json } from "../Codec.ts"
 import { errorWithin, inbandFailure, protocolFailure } from "./OpenAiError.ts"
-import {
-  array,
-  type Draft,
-  extended,
-  filled,
-  finite,
-  isJson,
-  merge,
-  object,
-  ownExtensions,
-  rest,
-  restWithin,
-  string,
-  wire
-} from "./OpenAiJson.ts"
+import { array, type Draft, filled, finite, isJson, object, string, unknownFields } from "../Json.ts"
+import { extended, merge, ownExtensions, unknownWithin, wire } from "./OpenAiExtensions.ts"
 import { audioMediaType, dataUrl, isDataUrl, parseDataUrl } from "./OpenAiMedia.ts"
 import { decodeReasoning, encodeReasoning, reasoningFields } from "./OpenAiReasoning.ts"
 import { decodeUsage, encodeUsage } from "./OpenAiUsage.ts"
@@ -184,7 +171,7 @@ const decodeToolCall = (call: Json, madeId: string): ToolCallPart | OpaquePart |
     id: filled(call["id"]) ?? madeId,
     name,
     arguments: argumentsText(named["arguments"]) ?? "",
-    ...extended(restWithin(call, callKeys, "function", callInside))
+    ...extended(unknownWithin(call, callKeys, "function", callInside))
   }
 }
 
@@ -217,8 +204,8 @@ const decodeChoice = (choice: Json, index: number, responseId: string, call: Cha
   // vLLM tells which stop sequence it met.
   const stopSequence = filled(choice["stop_reason"])
   if (stopSequence !== undefined) decoded.stopSequence = stopSequence
-  const ofChoice = rest(choice, choiceKeys)
-  const ofMessage = rest(message, messageKeys)
+  const ofChoice = unknownFields(choice, choiceKeys)
+  const ofMessage = unknownFields(message, messageKeys)
   if (ofChoice !== undefined || ofMessage !== undefined) {
     decoded.extensions = {
       [wire]: {
@@ -271,7 +258,7 @@ export const decodeResponse = (
   if (others.length > 0) response.alternatives = others
   const usage = decodeUsage(json["usage"]) ?? decodeUsage(choices[0]?.["usage"])
   if (usage !== undefined) response.usage = usage
-  const ofBody = rest(json, responseKeys)
+  const ofBody = unknownFields(json, responseKeys)
   if (ofBody !== undefined) response.extensions = { [wire]: { ...ofBody, ...first.extensions?.[wire] } }
   const corrected = believed(json, choices)
   return Result.succeed(

@@ -13,7 +13,8 @@ import { sourcedChunk } from "../../sdk/Wire.ts"
 import { shown } from "../Classify.ts"
 import type { ChatStreamDecoder, Json } from "../Codec.ts"
 import { errorWithin, inbandFailure, protocolFailure } from "./OpenAiError.ts"
-import { array, type Draft, filled, finite, isJson, object, string, wire } from "./OpenAiJson.ts"
+import { array, count, type Draft, filled, finite, isJson, object, string } from "../Json.ts"
+import { wire } from "./OpenAiExtensions.ts"
 import { detailWire } from "./OpenAiReasoning.ts"
 import { argumentsText, decodeImage, finishReasonOf, madeCallId, spokenMediaType } from "./OpenAiResponse.ts"
 import { decodeUsage } from "./OpenAiUsage.ts"
@@ -256,7 +257,7 @@ const believed = (json: Json, choices: ReadonlyMap<number, Choice>): Json => {
   const corrected: Array<unknown> = []
   for (const value of array(json["choices"])) {
     const wrong = isJson(value) && value["finish_reason"] === "stop" &&
-      (choices.get(finite(value["index"]) ?? 0)?.called ?? 0) > 0
+      (choices.get(count(value["index"]) ?? 0)?.called ?? 0) > 0
     corrected.push(wrong ? { ...value, finish_reason: "tool_calls" } : value)
   }
   return { ...json, choices: corrected }
@@ -307,7 +308,7 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
       if (!isJson(value)) continue
       const inside = errorWithin(value)
       if (inside !== undefined) return fail(inbandFailure(inside))
-      const number = finite(value["index"]) ?? 0
+      const number = count(value["index"]) ?? 0
       let choice = choices.get(number)
       if (choice === undefined) {
         choice = newChoice(number)

@@ -5,12 +5,13 @@
  * Usage is always asked of the upstream and shown to the caller only who asked (`stream_options.include_usage`).
  * JSON text holds no line breaks of its own, so an event's data is always one line.
  */
-import type { ChatChunk, ChatRequest, PartDelta } from "../../sdk/Chat.ts"
+import type { ChatChunk, ChatRequest, FinishReason, PartDelta } from "../../sdk/Chat.ts"
 import type { Usage } from "../../sdk/Usage.ts"
 import { type Source, sourceOf } from "../../sdk/Wire.ts"
 import type { ChatStreamEncoder, Json } from "../Codec.ts"
 import { errorObject } from "./OpenAiError.ts"
-import { array, isJson, merge, object, ownExtensions, wire } from "./OpenAiJson.ts"
+import { array, isJson, object } from "../Json.ts"
+import { merge, ownExtensions, wire } from "./OpenAiExtensions.ts"
 import { reasoningDetail, thinkingBlock } from "./OpenAiReasoning.ts"
 import { encodeCitations, encodeImage, nativeField, nativeReasonOf } from "./OpenAiResponse.ts"
 import { encodeUsage } from "./OpenAiUsage.ts"
@@ -18,8 +19,9 @@ import { encodeUsage } from "./OpenAiUsage.ts"
 /** A choice as the caller has seen it so far. */
 interface Choice {
   begun: boolean
+  finished: boolean
   /** Tool calls by their part's position: OpenAI counts the calls alone, from 0. */
-  readonly calls: Map<number, { readonly index: number; written: boolean }>
+  readonly calls: Map<number, { readonly index: number; begun: boolean; written: boolean }>
   /** Thinking by its part's position, until its signature has come. */
   readonly thoughts: Map<number, string>
   reasonings: number
@@ -63,7 +65,7 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
   const choiceOf = (number: number): Choice => {
     let choice = choices.get(number)
     if (choice === undefined) {
-      choice = { begun: false, calls: new Map(), thoughts: new Map(), reasonings: 0, images: 0 }
+      choice = { begun: false, finished: false, calls: new Map(), thoughts: new Map(), reasonings: 0, images: 0 }
       choices.set(number, choice)
     }
     return choice
@@ -86,7 +88,7 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
     if (delta.type !== "tool_call") return
     let call = choice.calls.get(delta.index)
     if (call === undefined) {
-      call = { index: choice.calls.size, written: false }
+      call = { index: choice.calls.size, begun: false, written: false }
       choice.calls.set(delta.index, call)
     }
     if (delta.arguments !== undefined && delta.arguments !== "") call.written = true
@@ -127,9 +129,12 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
       case "reasoning":
         return reasoning(choice, delta)
       case "tool_call": {
-        const index = choice.calls.get(delta.index)?.index ?? 0
+        const call = choice.calls.get(delta.index)
+        const index = call?.index ?? 0
         const text = delta.arguments ?? ""
-        const begins = delta.id !== undefined || delta.name !== undefined
+        // OpenAI's clients join whatever is told twice, ids and names too.
+        const begins = call?.begun !== true && (delta.id !== undefined || delta.name !== undefined)
+        if (call !== undefined) call.begun ||= begins
         return {
           tool_calls: [
             begins
@@ -162,6 +167,7 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
     const metadataOnly = chunk.delta.length === 0 && chunk.finishReason === undefined && chunk.usage !== undefined
     if (metadataOnly) return ""
     const choice = choiceOf(number)
+    if (choice.finished) return ""
     const extra = object(ownExtensions(chunk)?.["choice"])
     let text = ""
     if (!choice.begun) {
@@ -173,18 +179,32 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
       const json = translate(choice, delta)
       if (json !== undefined && Object.keys(json).length > 0) text += piece(number, json, undefined, extra)
     }
-    if (chunk.finishReason !== undefined) {
-      // Anthropic streams nothing for a call without arguments; OpenAI's clients parse what they are given.
-      for (const call of choice.calls.values()) {
-        if (call.written) continue
-        call.written = true
-        text += piece(number, { tool_calls: [{ index: call.index, function: { arguments: "{}" } }] })
+    if (chunk.finishReason !== undefined) text += finish(number, choice, chunk.finishReason, chunk.nativeFinishReason)
+    return text
+  }
+
+  const finish = (number: number, choice: Choice, finishReason: FinishReason, native: string | undefined): string => {
+    choice.finished = true
+    let text = ""
+    // Anthropic streams nothing for a call without arguments; OpenAI's clients parse what they are given.
+    for (const call of choice.calls.values()) {
+      if (call.written) continue
+      call.written = true
+      text += piece(number, { tool_calls: [{ index: call.index, function: { arguments: "{}" } }] })
+    }
+    return text + piece(number, {}, {
+      finish_reason: nativeReasonOf(finishReason),
+      ...nativeField({ finishReason, ...(native === undefined ? {} : { nativeFinishReason: native }) })
+    })
+  }
+
+  /** Finishes the choices that a complete stream left open: some servers send no finish reason. */
+  const finishAll = (): string => {
+    let text = ""
+    for (const [number, choice] of choices) {
+      if (choice.begun && !choice.finished) {
+        text += finish(number, choice, choice.calls.size > 0 ? "tool_calls" : "stop", undefined)
       }
-      const { finishReason, nativeFinishReason } = chunk
-      text += piece(number, {}, {
-        finish_reason: nativeReasonOf(finishReason),
-        ...nativeField({ finishReason, ...(nativeFinishReason === undefined ? {} : { nativeFinishReason }) })
-      })
     }
     return text
   }
@@ -208,14 +228,20 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
       if (source === undefined || !isJson(source.json)) return translated(chunk)
       const choice = choiceOf(chunk.choice ?? 0)
       if (array(source.json["choices"]).length > 0) choice.begun = true
-      for (const delta of chunk.delta) note(choice, delta)
+      if (chunk.finishReason !== undefined) choice.finished = true
+      for (const delta of chunk.delta) {
+        note(choice, delta)
+        const call = delta.type === "tool_call" ? choice.calls.get(delta.index) : undefined
+        if (call !== undefined) call.begun = true
+      }
       if (source === previous) return ""
       previous = source
       return original(source, source.json)
     },
     end: () => {
+      const finished = finishAll()
       const tail = wanted && !usageWritten && usage !== undefined ? event(body([], usage)) : ""
-      return `${tail}data: [DONE]\n\n`
+      return `${finished}${tail}data: [DONE]\n\n`
     },
     error: (error) => event({ error: errorObject(error) })
   }

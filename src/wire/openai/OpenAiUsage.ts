@@ -5,7 +5,7 @@
  */
 import { totalCacheWrite, totalInput, totalOutput, type Usage } from "../../sdk/Usage.ts"
 import type { Json } from "../Codec.ts"
-import { count, type Draft, isJson, object } from "./OpenAiJson.ts"
+import { count, type Draft, isJson, object } from "../Json.ts"
 
 /**
  * Reads a usage object; `undefined` where there is none. Beside OpenAI's fields it knows DeepSeek's

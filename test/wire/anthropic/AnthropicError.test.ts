@@ -35,6 +35,10 @@ describe("decodeError", () => {
     assert.strictEqual(spent.kind, "quota")
     assert.isUndefined(spent.retryAfterMs)
   })
+  it("shows one bounded line without keys", () => {
+    const { message } = decode(401, "authentication_error", `invalid x-api-key:\n sk-ant-api03-${"a1".repeat(40)}`)
+    assert.strictEqual(message, "invalid x-api-key: [redacted]")
+  })
   it("names the field that the upstream complains about", () => {
     assert.strictEqual(
       decode(400, "invalid_request_error", "messages.1.content.0.text: too short").field,

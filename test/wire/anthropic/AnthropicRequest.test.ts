@@ -645,6 +645,29 @@ describe("encodeRequest: cache_control", () => {
       "messages[1].content[3].cache_control"
     )
   })
+  it("counts a breakpoint that a second result for the same call brings", () => {
+    const call: Message = { role: "assistant", content: [{ type: "tool_call", id: "a", name: "f", arguments: "" }] }
+    const result = (cache: boolean): Part => ({
+      type: "tool_result",
+      toolCallId: "a",
+      content: [],
+      ...(cache ? { cacheControl: { type: "ephemeral" } } : {})
+    })
+    assert.strictEqual(
+      refusedField(
+        conversation(
+          say("user", cached("1"), cached("2"), cached("3"), cached("4")),
+          call,
+          { role: "tool", content: [result(false), result(true)] }
+        )
+      ),
+      "messages[2].content[1].cache_control"
+    )
+  })
+  it("reports a breakpoint on text that is too blank to be sent", () => {
+    const { dropped } = encode(conversation(say("user", { type: "text", text: "a" }, cached(" "))))
+    assert.deepStrictEqual(dropped, ["messages[].content[].cache_control"])
+  })
 })
 
 describe("encodeRequest: extensions", () => {

@@ -174,6 +174,13 @@ describe("decodeRequest", () => {
     assert.strictEqual(field({ stop_sequences: [1] }), "stop_sequences[0]")
     assert.strictEqual(field({ thinking: { type: "enabled", budget_tokens: 5 } }), "thinking.budget_tokens")
     assert.strictEqual(field({ output_config: { format: { type: "xml" } } }), "output_config.format")
+    assert.strictEqual(field({ service_tier: 1 }), "service_tier")
+    assert.strictEqual(field({ metadata: { user_id: 7 } }), "metadata.user_id")
+    assert.strictEqual(field({ tools: [{ name: "f", input_schema: {}, description: 1 }] }), "tools[0].description")
+    assert.strictEqual(
+      field({ tool_choice: { type: "auto", disable_parallel_tool_use: "yes" } }),
+      "tool_choice.disable_parallel_tool_use"
+    )
     assert.strictEqual(failure(anthropicMessages.decodeRequest(null)).message, "the body must be a JSON object")
   })
   it("tells several problems at once, and no more than sixteen", () => {

@@ -182,7 +182,7 @@ describe("encodeResponse", () => {
     assert.strictEqual(reason({ finishReason: "stop", nativeFinishReason: "pause_turn" }), "pause_turn")
     assert.strictEqual(reason({ finishReason: "stop", content: response.content }), "tool_use")
   })
-  it("does not fail on arguments that the end of the answer cut off", () => {
+  it("hands arguments that were cut off on as text, never as an empty call", () => {
     const cut = anthropicMessages.encodeResponse(
       change(response, {
         content: [{ type: "tool_call", id: "t", name: "f", arguments: "{\"a\":" }],
@@ -191,7 +191,7 @@ describe("encodeResponse", () => {
       chatRequest
     )
     assert.strictEqual(cut["stop_reason"], "max_tokens")
-    assert.deepStrictEqual(at(cut, "content", 0, "input"), {})
+    assert.deepStrictEqual(at(cut, "content", 0, "input"), { _raw: "{\"a\":" })
   })
   it("tells a refusal as Anthropic does, and hides other wires' signatures", () => {
     const refused = anthropicMessages.encodeResponse(

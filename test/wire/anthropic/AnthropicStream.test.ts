@@ -192,17 +192,23 @@ describe("streamDecoder", () => {
     assert.deepStrictEqual(failed("never_seen"), ["transient", 500])
   })
   it("fails with kind protocol for malformed JSON, a nameless call and an end without message_stop", () => {
+    const nameless = JSON.stringify(begin(0, { type: "tool_use", id: "t" }))
+    for (const data of ["{\"type\":", "[]", nameless]) {
+      assert.strictEqual(failure(anthropicMessages.streamDecoder(callOf()).push(data, "")).kind, "protocol")
+    }
+    assert.strictEqual(failure(anthropicMessages.streamDecoder(callOf()).end()).kind, "protocol")
     const decoder = anthropicMessages.streamDecoder(callOf())
-    assert.strictEqual(failure(decoder.push("{\"type\":", "message_start")).kind, "protocol")
-    assert.strictEqual(failure(decoder.push("[]", "")).kind, "protocol")
-    assert.strictEqual(
-      failure(decoder.push(JSON.stringify(begin(0, { type: "tool_use", id: "t" })), "")).kind,
-      "protocol"
-    )
-    assert.isFalse(decoder.isDone())
-    assert.strictEqual(failure(decoder.end()).kind, "protocol")
     assert.isTrue(Result.isSuccess(decoder.push(JSON.stringify(done), "")))
     assert.isTrue(decoder.isDone())
     assert.deepStrictEqual(success(decoder.end()), [])
+  })
+  it("stays failed, whatever comes afterwards", () => {
+    const decoder = anthropicMessages.streamDecoder(callOf())
+    const overloaded = JSON.stringify({ type: "error", error: { type: "overloaded_error", message: "Overloaded" } })
+    const first = failure(decoder.push(overloaded, "error"))
+    assert.strictEqual(first.kind, "transient")
+    assert.deepStrictEqual(failure(decoder.push(JSON.stringify(done), "")), first)
+    assert.isFalse(decoder.isDone())
+    assert.deepStrictEqual(failure(decoder.end()), first)
   })
 })

@@ -10,7 +10,7 @@ import type { ChatCall, Failure } from "../../../src/sdk/Provider.ts"
 import type { ResolvedTool } from "../../../src/sdk/Tool.ts"
 import type { Usage } from "../../../src/sdk/Usage.ts"
 import { anthropicMessages } from "../../../src/wire/anthropic/AnthropicMessages.ts"
-import { isArray, isObject } from "../../../src/wire/anthropic/Guards.ts"
+import { isJson, isList } from "../../../src/wire/Json.ts"
 import type { EncodedRequest, Json } from "../../../src/wire/Codec.ts"
 import { type Framing, sse, type WireEvent } from "../../../src/wire/Framing.ts"
 
@@ -83,15 +83,15 @@ export const chatRequest: ChatRequest = { model: "claude", messages: [user("Hell
 export const at = (json: unknown, ...path: ReadonlyArray<string | number>): unknown => {
   let value = json
   for (const key of path) {
-    if (typeof key === "number") value = isArray(value) ? value[key] : undefined
-    else value = isObject(value) ? value[key] : undefined
+    if (typeof key === "number") value = isList(value) ? value[key] : undefined
+    else value = isJson(value) ? value[key] : undefined
   }
   return value
 }
 
-export const list = (json: unknown): ReadonlyArray<unknown> => isArray(json) ? json : []
+export const list = (json: unknown): ReadonlyArray<unknown> => isList(json) ? json : []
 
-export const object = (json: unknown): Json => isObject(json) ? json : assert.fail("expected an object")
+export const object = (json: unknown): Json => isJson(json) ? json : assert.fail("expected an object")
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Streams
@@ -267,7 +267,7 @@ const read = (file: string): Recording => {
     body: response["body"] === undefined
       ? undefined
       : { text: typeof text === "string" ? text : JSON.stringify(response["body"]), json: response["body"] },
-    stream: isArray(lines) ? lines.join("\n") : undefined,
+    stream: isList(lines) ? lines.join("\n") : undefined,
     expect: object(at(json, "expect") ?? {})
   }
 }

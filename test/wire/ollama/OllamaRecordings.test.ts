@@ -5,7 +5,7 @@ import { type Part, textOf } from "../../../src/sdk/Content.ts"
 import type { Usage } from "../../../src/sdk/Usage.ts"
 import type { Json } from "../../../src/wire/Codec.ts"
 import { decodeShow, ollamaChat } from "../../../src/wire/ollama/OllamaChat.ts"
-import { isJson, isList } from "../../../src/wire/ollama/OllamaJson.ts"
+import { isJson, isList } from "../../../src/wire/Json.ts"
 import { recording as recorded, recordings } from "../../fixtures/Recordings.ts"
 import { callOf, decodeBytes, joinChunks, success } from "./answers.ts"
 

@@ -3,7 +3,7 @@ import type { ChatRequest, Message } from "../../../src/sdk/Chat.ts"
 import type { Part } from "../../../src/sdk/Content.ts"
 import type { ToolChoice } from "../../../src/sdk/Tool.ts"
 import { ollamaChat } from "../../../src/wire/ollama/OllamaChat.ts"
-import { isJson } from "../../../src/wire/ollama/OllamaJson.ts"
+import { isJson } from "../../../src/wire/Json.ts"
 import { asking, callOf, failure, success } from "./answers.ts"
 
 const encode = (request: ChatRequest) => success(ollamaChat.encodeRequest(callOf(request), false))
@@ -93,7 +93,7 @@ describe("encodeRequest", () => {
         { role: "tool", content: "broken", images: [png], tool_name: "add", tool_call_id: "a" },
         { role: "user", content: "and?" }
       ])
-      assert.deepStrictEqual(dropped, ["is_error"])
+      assert.deepStrictEqual(dropped, ["messages[].content[].is_error"])
     })
 
     it("refuses what would lose content, each with its path", () => {
@@ -253,15 +253,16 @@ describe("encodeRequest", () => {
         serviceTier: "flex"
       })
       assert.deepStrictEqual([...dropped].sort(), [
-        "cache_control",
-        "detail",
         "logit_bias",
+        "messages[].content[].cache_control",
+        "messages[].content[].detail",
+        "messages[].content[].signature",
+        "messages[].name",
         "metadata",
-        "name",
         "parallel_tool_calls",
-        "reasoning.signature",
         "service_tier",
-        "strict",
+        "tools[].cache_control",
+        "tools[].strict",
         "user"
       ])
     })
@@ -294,7 +295,8 @@ describe("encodeRequest", () => {
       assert.deepStrictEqual([...dropped].sort(), [
         "extensions.ollama.messages",
         "extensions.ollama.model",
-        "extensions.ollama.stream"
+        "extensions.ollama.stream",
+        "x"
       ])
     })
 

@@ -4,7 +4,7 @@ import type { Alternative, ChatChunk } from "../../../src/sdk/Chat.ts"
 import { textOf } from "../../../src/sdk/Content.ts"
 import { sse } from "../../../src/wire/Framing.ts"
 import type { Json } from "../../../src/wire/Codec.ts"
-import { isJson } from "../../../src/wire/openai/OpenAiJson.ts"
+import { isJson } from "../../../src/wire/Json.ts"
 import { decodeUsage, encodeUsage } from "../../../src/wire/openai/OpenAiUsage.ts"
 import {
   at,

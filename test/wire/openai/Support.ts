@@ -11,7 +11,7 @@ import type { Usage } from "../../../src/sdk/Usage.ts"
 import { type ChatStreamDecoder, type ChatStreamEncoder, type Json } from "../../../src/wire/Codec.ts"
 import { sse } from "../../../src/wire/Framing.ts"
 import { makeOpenAiChat } from "../../../src/wire/openai/OpenAiChat.ts"
-import { isJson } from "../../../src/wire/openai/OpenAiJson.ts"
+import { isJson } from "../../../src/wire/Json.ts"
 
 /** The time that the codec under test believes in, Unix seconds. */
 export const now = 1_790_000_000

@@ -5,7 +5,7 @@ import * as Provider from "../../../sdk/Provider.ts"
 import { anthropicMessages, decodeModels } from "../../../wire/anthropic/AnthropicMessages.ts"
 import { sse } from "../../../wire/Framing.ts"
 import * as HttpChat from "../HttpChat.ts"
-import { type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
+import { errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 
 /** Options of the Anthropic plugin; `baseUrl` is without the version, as in Anthropic's SDKs. */
 export interface Options extends HttpProviderOptions {
@@ -32,6 +32,7 @@ export const layer = (options: Options = {}) =>
     })
     const endpoint: HttpChat.HttpChatEndpoint = {
       provider: slug,
+      errorOf: errorOf(slug, options),
       upstream,
       codec: anthropicMessages,
       framing: sse,
@@ -44,13 +45,7 @@ export const layer = (options: Options = {}) =>
       wire: "anthropic",
       baseUrl,
       ...registration(options),
-      discover: requestJson(
-        upstream,
-        anthropicMessages,
-        slug,
-        { method: "GET", path: "/v1/models?limit=1000" },
-        decodeModels
-      ),
+      discover: requestJson(endpoint, { method: "GET", path: "/v1/models?limit=1000" }, decodeModels),
       chat: HttpChat.chat(endpoint),
       streamChat: HttpChat.streamChat(endpoint)
     }

@@ -5,7 +5,7 @@ import * as Provider from "../../../sdk/Provider.ts"
 import { ndjson } from "../../../wire/Framing.ts"
 import { decodeShow, decodeTags, ollamaChat } from "../../../wire/ollama/OllamaChat.ts"
 import * as HttpChat from "../HttpChat.ts"
-import { bearer, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
+import { bearer, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 
 /** Options of the Ollama plugin. */
 export interface Options extends HttpProviderOptions {
@@ -30,6 +30,7 @@ export const layer = (options: Options = {}) =>
     })
     const endpoint: HttpChat.HttpChatEndpoint = {
       provider: slug,
+      errorOf: errorOf(slug, options),
       upstream,
       codec: ollamaChat,
       framing: ndjson,
@@ -37,7 +38,7 @@ export const layer = (options: Options = {}) =>
       streamType: "application/x-ndjson"
     }
     const show = (model: string) =>
-      requestJson(upstream, ollamaChat, slug, {
+      requestJson(endpoint, {
         method: "POST",
         path: "/api/show",
         headers: { "content-type": "application/json" },
@@ -49,7 +50,7 @@ export const layer = (options: Options = {}) =>
       wire: "ollama",
       baseUrl,
       ...registration(options),
-      discover: requestJson(upstream, ollamaChat, slug, { method: "GET", path: "/api/tags" }, decodeTags).pipe(
+      discover: requestJson(endpoint, { method: "GET", path: "/api/tags" }, decodeTags).pipe(
         Effect.flatMap((models) =>
           Effect.forEach(
             models,

@@ -7,7 +7,7 @@ import { Outbound, type UpstreamOptions } from "../../../sdk/Outbound.ts"
 import * as Provider from "../../../sdk/Provider.ts"
 import { sse } from "../../../wire/Framing.ts"
 import { decodeModels, openAiChat } from "../../../wire/openai/OpenAiChat.ts"
-import { bearer, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
+import { bearer, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 import * as HttpChat from "../HttpChat.ts"
 
 /** Options of the OpenAI plugin; `baseUrl` includes the version, as in the OpenAI SDKs. */
@@ -30,6 +30,7 @@ export const layer = (options: Options = {}) =>
     const upstream = yield* outbound.upstream(upstreamOptions)
     const endpoint: HttpChat.HttpChatEndpoint = {
       provider: slug,
+      errorOf: errorOf(slug, options),
       upstream,
       codec: openAiChat,
       framing: sse,
@@ -42,7 +43,7 @@ export const layer = (options: Options = {}) =>
       wire: "openai",
       baseUrl: upstreamOptions.baseUrl,
       ...registration(options),
-      discover: requestJson(upstream, openAiChat, slug, { method: "GET", path: "/models" }, decodeModels),
+      discover: requestJson(endpoint, { method: "GET", path: "/models" }, decodeModels),
       chat: HttpChat.chat(endpoint),
       streamChat: HttpChat.streamChat(endpoint)
     }
