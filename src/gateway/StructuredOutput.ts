@@ -55,8 +55,6 @@ const drafts: ReadonlyMap<string, Draft> = new Map([
 interface Survey {
   /** Whether a check can take longer than its input: backtracking patterns, pairwise comparison, branching references. */
   readonly slow: boolean
-  /** Whether there are documents with an `$id` of their own inside. */
-  readonly embedded: boolean
 }
 
 const field = "response_schema"
@@ -64,7 +62,6 @@ const field = "response_schema"
 /** Refuses what must not be compiled: references out of the document, asynchronous schemas, too deep ones. */
 const survey = (schema: JsonSchema): Result.Result<Survey, ValidationError> => {
   let slow = false
-  let embedded = false
   let failure: ValidationError | undefined
   const walk = (value: unknown, position: SchemaPosition, nesting: number): void => {
     if (failure !== undefined) return
@@ -76,7 +73,6 @@ const survey = (schema: JsonSchema): Result.Result<Survey, ValidationError> => {
       for (const key of Object.keys(value)) {
         const child = value[key]
         if (position === "schema") {
-          if (key === "$id" && nesting > 0) embedded = true
           if (key === "$async") failure = invalid(field, "$async is not supported")
           if (key === "$ref" || key === "$dynamicRef" || key === "$recursiveRef") {
             if (typeof child === "string" && !child.startsWith("#")) {
@@ -94,7 +90,7 @@ const survey = (schema: JsonSchema): Result.Result<Survey, ValidationError> => {
     }
   }
   walk(schema, "schema", 0)
-  return failure === undefined ? Result.succeed({ slow, embedded }) : Result.fail(failure)
+  return failure === undefined ? Result.succeed({ slow }) : Result.fail(failure)
 }
 
 /** JSON with sorted keys: the same text for the same schema, however it is written. */
@@ -126,32 +122,30 @@ const options: Options = {
 // ajv-formats is CommonJS with its plugin as both `module.exports` and `default`; types and Node agree on the latter only.
 const addFormats = ajvFormats.default
 
-/** Compilers by draft, made when first needed: loading a draft's meta-schema takes milliseconds. */
-const compilers = new Map<string, Ajv | Ajv2020>()
-const compilerFor = (draft: Draft, allErrors: boolean): Ajv | Ajv2020 => {
-  const key = `${draft} ${allErrors}`
-  const known = compilers.get(key)
-  if (known !== undefined) return known
-  const compiler = makeCompiler(draft, allErrors)
-  compilers.set(key, compiler)
-  return compiler
-}
-
-const makeCompiler = (draft: Draft, allErrors: boolean): Ajv | Ajv2020 => {
-  const compiler = draft === "7" ? new Ajv({ ...options, allErrors }) : new Ajv2020({ ...options, allErrors })
+const makeCompiler = (draft: Draft, more: Options): Ajv | Ajv2020 => {
+  const compiler = draft === "7" ? new Ajv({ ...options, ...more }) : new Ajv2020({ ...options, ...more })
   addFormats(compiler)
   return compiler
 }
 
-const compileWith = (schema: JsonSchema, draft: Draft, allErrors: boolean, embedded: boolean): ValidateFunction => {
-  // A compiler remembers every embedded `$id` for good, so it would mix up and pile up those of different callers.
-  const compiler = embedded ? makeCompiler(draft, allErrors) : compilerFor(draft, allErrors)
-  try {
-    return compiler.compile(schema)
-  } finally {
-    // The compiler's own cache has no bound.
-    compiler.removeSchema(schema)
-  }
+/** Compilers that check schemas against their draft, made when first needed: loading a meta-schema takes milliseconds. */
+const checkers = new Map<Draft, Ajv | Ajv2020>()
+const checkerFor = (draft: Draft): Ajv | Ajv2020 => {
+  const known = checkers.get(draft)
+  if (known !== undefined) return known
+  const checker = makeCompiler(draft, {})
+  checkers.set(draft, checker)
+  return checker
+}
+
+/**
+ * Every schema gets a compiler of its own, which without a meta-schema costs next to nothing. One for all would keep what
+ * it makes of each schema for good, `removeSchema` or not, and would mix up the embedded `$id`s of different callers.
+ */
+const compileWith = (schema: JsonSchema, draft: Draft, allErrors: boolean): ValidateFunction => {
+  const checker = checkerFor(draft)
+  if (checker.validateSchema(schema) !== true) throw new Error(`schema is invalid: ${checker.errorsText()}`)
+  return makeCompiler(draft, { allErrors, meta: false, validateSchema: false }).compile(schema)
 }
 
 /** By canonical JSON, the least recently used first. */
@@ -202,12 +196,12 @@ const compileSchema = (schema: JsonSchema): Result.Result<Compiled, ValidationEr
   const { $id: _, $schema: __, ...body } = schema
   return Result.try({
     try: (): Compiled => {
-      const { embedded, slow } = surveyed.success
+      const { slow } = surveyed.success
       let quick: ValidateFunction | undefined
       return {
         slow,
-        thorough: compileWith(body, draft, true, embedded),
-        quick: () => quick ??= compileWith(body, draft, false, embedded)
+        thorough: compileWith(body, draft, true),
+        quick: () => quick ??= compileWith(body, draft, false)
       }
     },
     catch: (error) => invalid(field, shown(error instanceof Error ? error.message : "the schema cannot be compiled"))
