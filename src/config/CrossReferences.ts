@@ -128,7 +128,7 @@ export const crossReferences = (
       if (!headerName.test(header)) add(["providers", name, "headers", header], "this is not a header name")
     }
     if (provider["type"] === "sandbox") {
-      for (const key of ["base_url", "api_key", "headers"]) {
+      for (const key of ["base_url", "api_key", "api_keys", "headers"]) {
         if (key in provider) add(["providers", name, key], "the sandbox calls nobody; leave this out")
       }
     }

@@ -79,6 +79,16 @@ export const secretAbsentIfEmpty = <S extends Schema.Codec<string, string>>(text
     })
   ))
 
+/** A list of secrets, in which an empty text stands for none. */
+export const secrets = <S extends Schema.Codec<string, string>>(text: S) =>
+  Schema.Array(text).pipe(Schema.decodeTo(
+    Schema.Array(Schema.Redacted(Schema.String)),
+    SchemaTransformation.transform<ReadonlyArray<Redacted.Redacted>, ReadonlyArray<string>>({
+      decode: (texts) => texts.filter((text) => text !== "").map((text) => Redacted.make(text)),
+      encode: (values) => values.map((value) => Redacted.value(value))
+    })
+  ))
+
 const httpProblem = "expected an http or https URL"
 
 const urlProblem = (text: string): string | undefined => {

@@ -18,6 +18,7 @@ import {
   Moment,
   oneOf,
   secretAbsentIfEmpty,
+  secrets,
   section,
   Switch,
   Text
@@ -126,10 +127,13 @@ export const defaultBaseUrls: { readonly [Type in Exclude<ProviderType, "sandbox
 
 const headerValue = matching(/^[\t\x20-\x7e]{0,8192}$/u, "expected a header value: printable ASCII on one line")
 
+const ApiKey = matching(/^[\x21-\x7e]*$/u, "expected a key: printable ASCII without spaces")
+
 const Provider = section({
   type: ProviderType,
   base_url: absentIfEmpty(BaseUrl),
-  api_key: secretAbsentIfEmpty(matching(/^[\x21-\x7e]*$/u, "expected a key: printable ASCII without spaces")),
+  api_key: secretAbsentIfEmpty(ApiKey),
+  api_keys: defaulted(secrets(ApiKey), []),
   headers: defaulted(Schema.Record(Schema.String, headerValue), {}),
   unlisted_models: Schema.optionalKey(oneOf(["allow", "deny"])),
   discovery: Schema.optionalKey(section({ interval: defaulted(PositiveDuration, "5m") }))
@@ -180,6 +184,25 @@ const Retry = section(
 
 const RouteModel = Schema.Union([Text, section({ model: Text, weight: defaulted(Amount, 1) })])
 
+/** What a route may say of what follows on which failure; the kinds are those of `FailureKind`. */
+const failureAction = Schema.optionalKey(oneOf(["retry", "next", "final"]))
+
+const OnFailure = section({
+  caller: failureAction,
+  credential: failureAction,
+  quota: failureAction,
+  transient: failureAction,
+  protocol: failureAction,
+  content_policy: failureAction,
+  context_length: failureAction,
+  timeout_connect: failureAction,
+  timeout_first_token: failureAction,
+  timeout_idle: failureAction,
+  timeout_total: failureAction
+})
+
+const Rate = Amount.check(Schema.isGreaterThan(0, { message: "expected a number above 0" }))
+
 const Route = section({
   policy: defaulted(oneOf(["priority", "cheapest", "fastest", "weighted", "least_busy"]), "priority"),
   models: Schema.Array(RouteModel).check(Schema.isMinLength(1, { message: "needs at least one model" })),
@@ -191,7 +214,9 @@ const Route = section({
     total: Schema.optionalKey(PositiveDuration)
   })),
   attempts: Schema.optionalKey(integer(1, 20)),
-  retry: Schema.optionalKey(Retry)
+  retry: Schema.optionalKey(Retry),
+  on_failure: Schema.optionalKey(OnFailure),
+  min_tokens_per_second: Schema.optionalKey(Rate)
 })
 
 const Timeouts = section({
@@ -201,8 +226,18 @@ const Timeouts = section({
   total: defaulted(PositiveDuration, "10m")
 })
 
+const Breaker = section(
+  {
+    failures: defaulted(integer(1, 1000), 5),
+    open: defaulted(PositiveDuration, "1s"),
+    max_open: defaulted(PositiveDuration, "30s")
+  },
+  (breaker) => breaker.open <= breaker.max_open ? undefined : "open must not be longer than max_open"
+)
+
 const Defaults = section({
   timeouts: defaulted(Timeouts, {}),
+  breaker: defaulted(Breaker, {}),
   attempts: defaulted(integer(1, 20), 4),
   retry: defaulted(Retry, {}),
   unknown_price: defaulted(

@@ -14,8 +14,9 @@ import * as Ollama from "../plugins/providers/ollama/Ollama.ts"
 import * as OpenAi from "../plugins/providers/openai/OpenAi.ts"
 import * as Sandbox from "../plugins/providers/sandbox/Sandbox.ts"
 import type { Caller } from "../sdk/Caller.ts"
+import { type FailureAction, type FailureKind, type RetryOptions, type Route } from "../sdk/Routes.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
-import type { GatewayConfig, ProviderConfig } from "./GatewayConfig.ts"
+import type { GatewayConfig, ProviderConfig, RouteConfig } from "./GatewayConfig.ts"
 
 /** The plugin of one configured provider. A new kind of provider is one more case. */
 const providerLayer = (slug: string, config: ProviderConfig) => {
@@ -24,6 +25,7 @@ const providerLayer = (slug: string, config: ProviderConfig) => {
     headers: config.headers,
     ...(config.baseUrl === undefined ? {} : { baseUrl: config.baseUrl }),
     ...(config.apiKey === undefined ? {} : { apiKey: config.apiKey }),
+    ...(config.apiKeys.length === 0 ? {} : { apiKeys: config.apiKeys }),
     ...(config.unlistedModels === undefined ? {} : { unlistedModels: config.unlistedModels }),
     ...(config.discovery === undefined ? {} : { discoveryInterval: config.discovery.interval })
   }
@@ -86,15 +88,62 @@ const identity = (config: GatewayConfig) =>
     })))
     : IdentityKeys.layerNone()
 
+const retryOptions = (retry: GatewayConfig["defaults"]["retry"]): RetryOptions => ({
+  baseMs: retry.base,
+  maxMs: retry.max
+})
+
+/** The configured lines of the table of failures, under the names that the pipeline has for them. */
+const failureActions = (
+  config: NonNullable<RouteConfig["onFailure"]>
+): Readonly<Partial<Record<FailureKind, FailureAction>>> => {
+  const lines: ReadonlyArray<readonly [FailureKind, FailureAction | undefined]> = [
+    ["caller", config.caller],
+    ["credential", config.credential],
+    ["quota", config.quota],
+    ["transient", config.transient],
+    ["protocol", config.protocol],
+    ["contentPolicy", config.contentPolicy],
+    ["contextLength", config.contextLength],
+    ["timeout_connect", config.timeoutConnect],
+    ["timeout_first_token", config.timeoutFirstToken],
+    ["timeout_idle", config.timeoutIdle],
+    ["timeout_total", config.timeoutTotal]
+  ]
+  const actions: Partial<Record<FailureKind, FailureAction>> = {}
+  for (const [kind, action] of lines) if (action !== undefined) actions[kind] = action
+  return actions
+}
+
+const routeOf = (name: string, config: RouteConfig): Route => ({
+  name,
+  policy: config.policy,
+  models: config.models.map((model) => typeof model === "string" ? { model, weight: 1 } : model),
+  ...(config.hedgeAfter === undefined ? {} : { hedgeAfterMs: config.hedgeAfter }),
+  ...(config.timeouts === undefined ? {} : { timeouts: config.timeouts }),
+  ...(config.attempts === undefined ? {} : { attempts: config.attempts }),
+  ...(config.retry === undefined ? {} : { retry: retryOptions(config.retry) }),
+  ...(config.onFailure === undefined ? {} : { onFailure: failureActions(config.onFailure) }),
+  ...(config.minTokensPerSecond === undefined ? {} : { minTokensPerSecond: config.minTokensPerSecond })
+})
+
+/** The configured routes as the pipeline takes them. */
+export const routesOf = (config: GatewayConfig): ReadonlyArray<Route> =>
+  Object.entries(config.routes).map(([name, route]) => routeOf(name, route))
+
 /** Everything that the configuration describes, short of the listening socket. */
 export const layer = (config: GatewayConfig) => {
   const providers = Object.entries(config.providers).map(([slug, provider]) => providerLayer(slug, provider))
-  return Gateway.layer({ timeouts: config.defaults.timeouts }).pipe(
+  const { attempts, retry, timeouts } = config.defaults
+  return Gateway.layer({ timeouts, attempts, retry: retryOptions(retry) }).pipe(
     Layer.provideMerge(Registry.layer({ models: config.models, approvals: approvals(config) })),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),
     Layer.provideMerge(Layer.mergeAll(
-      Registries.layer,
-      OutboundUndici.layer,
+      Registries.layerWith(routesOf(config)),
+      OutboundUndici.layerWith({
+        breaker: config.defaults.breaker,
+        connectTimeout: config.defaults.timeouts.connect
+      }),
       typeRegistry(config),
       identity(config)
     ))

@@ -113,6 +113,12 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "Where it is, without query. Default https://api.openai.com/v1, https://api.anthropic.com or http://127.0.0.1:11434, by type."
   ),
   on("providers.<name>.api_key", "text", "", "Its key; an empty text means none. Take it from the environment."),
+  on(
+    "providers.<name>.api_keys",
+    "list of text",
+    "[]",
+    "More keys, used in turn; one that is refused or limited is passed over."
+  ),
   on("providers.<name>.headers", "mapping", "{}", "Headers to send with every request."),
   on(
     "providers.<name>.unlisted_models",
@@ -147,31 +153,84 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("models[].prices.requests_kcount", "number", "", "USD per thousand requests, on top."),
   on("models[].status", "active, deprecated", "", "A deprecated model is refused."),
 
-  off("routes", "mapping by name", "{}", "Names for several models and a policy. A name must not hold ::."),
-  off(
+  on(
+    "routes",
+    "mapping by name",
+    "{}",
+    "Names for several models and a policy; requests name a route where they would name a model. A name must not hold ::."
+  ),
+  on(
     "routes.<name>.policy",
     "priority, cheapest, fastest, weighted, least_busy",
     "priority",
-    "Which model comes first."
+    "Which model comes first: the first one listed, the cheapest or the fastest for this request, one by weight, or the one with the fewest calls running. Models that failed lately come last."
   ),
-  off("routes.<name>.models", "list", "required", "The models, at least one: ids, or { model, weight }."),
-  off("routes.<name>.models[].model", "provider::model", "required", "A model of a weighted route."),
-  off("routes.<name>.models[].weight", "number", "1", "Its share in a weighted route."),
-  off(
+  on("routes.<name>.models", "list", "required", "The models, at least one: ids, or { model, weight }."),
+  on("routes.<name>.models[].model", "provider::model", "required", "A model."),
+  on(
+    "routes.<name>.models[].weight",
+    "number",
+    "1",
+    "Its share of the requests under the policy weighted; with 0 it only serves when the others fail."
+  ),
+  on(
     "routes.<name>.hedge_after",
     "duration",
     "",
     "After how long without content the next model is started beside the first."
   ),
-  off("routes.<name>.timeouts", "mapping", "", "Timers of this route; what is left out comes from defaults.timeouts."),
-  off("routes.<name>.timeouts.connect", "duration", "", "As defaults.timeouts.connect."),
-  off("routes.<name>.timeouts.first_token", "duration", "", "As defaults.timeouts.first_token."),
-  off("routes.<name>.timeouts.idle", "duration", "", "As defaults.timeouts.idle."),
-  off("routes.<name>.timeouts.total", "duration", "", "As defaults.timeouts.total."),
-  off("routes.<name>.attempts", "1 to 20", "", "As defaults.attempts."),
-  off("routes.<name>.retry", "mapping", "", "As defaults.retry."),
-  off("routes.<name>.retry.base", "duration", "250ms", "As defaults.retry.base."),
-  off("routes.<name>.retry.max", "duration", "8s", "As defaults.retry.max."),
+  on("routes.<name>.timeouts", "mapping", "", "Timers of this route; what is left out comes from defaults.timeouts."),
+  on("routes.<name>.timeouts.connect", "duration", "", "As defaults.timeouts.connect."),
+  on("routes.<name>.timeouts.first_token", "duration", "", "As defaults.timeouts.first_token."),
+  on("routes.<name>.timeouts.idle", "duration", "", "As defaults.timeouts.idle."),
+  on("routes.<name>.timeouts.total", "duration", "", "As defaults.timeouts.total."),
+  on("routes.<name>.attempts", "1 to 20", "", "As defaults.attempts."),
+  on("routes.<name>.retry", "mapping", "", "As defaults.retry."),
+  on("routes.<name>.retry.base", "duration", "250ms", "As defaults.retry.base."),
+  on("routes.<name>.retry.max", "duration", "8s", "As defaults.retry.max."),
+  on(
+    "routes.<name>.on_failure",
+    "mapping",
+    "",
+    "What follows on which failure, over the gateway's own table: the same model again, the next one, or the error."
+  ),
+  on("routes.<name>.on_failure.caller", "retry, next, final", "final", "The provider finds the request wrong."),
+  on("routes.<name>.on_failure.credential", "retry, next, final", "next", "The provider refuses the gateway's key."),
+  on("routes.<name>.on_failure.quota", "retry, next, final", "retry", "A limit of the gateway's account is used up."),
+  on(
+    "routes.<name>.on_failure.transient",
+    "retry, next, final",
+    "retry",
+    "Overload, a broken connection, a server error."
+  ),
+  on("routes.<name>.on_failure.protocol", "retry, next, final", "next", "The provider broke its own protocol."),
+  on(
+    "routes.<name>.on_failure.content_policy",
+    "retry, next, final",
+    "final",
+    "The provider's safety system refused the content."
+  ),
+  on(
+    "routes.<name>.on_failure.context_length",
+    "retry, next, final",
+    "next",
+    "The conversation does not fit the model's context window."
+  ),
+  on("routes.<name>.on_failure.timeout_connect", "retry, next, final", "retry", "timeouts.connect ran out."),
+  on("routes.<name>.on_failure.timeout_first_token", "retry, next, final", "next", "timeouts.first_token ran out."),
+  on(
+    "routes.<name>.on_failure.timeout_idle",
+    "retry, next, final",
+    "next",
+    "timeouts.idle ran out, before any content was sent."
+  ),
+  on("routes.<name>.on_failure.timeout_total", "retry, next, final", "final", "timeouts.total ran out."),
+  on(
+    "routes.<name>.min_tokens_per_second",
+    "number above 0",
+    "",
+    "A stream that comes slower than this while another model can still take over is given up."
+  ),
 
   on("defaults", "mapping", "{}", "What holds for every request."),
   on("defaults.timeouts", "mapping", "{}", "The four timers."),
@@ -179,10 +238,14 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("defaults.timeouts.first_token", "duration", "30s", "From there until the first content."),
   on("defaults.timeouts.idle", "duration", "30s", "Between two pieces of content."),
   on("defaults.timeouts.total", "duration", "10m", "The whole request, over all attempts."),
-  off("defaults.attempts", "1 to 20", "4", "Calls in all for one request: retries and fallbacks together."),
-  off("defaults.retry", "mapping", "{}", "How long to wait before a retry."),
-  off("defaults.retry.base", "duration", "250ms", "Before the first; doubled for each that follows."),
-  off("defaults.retry.max", "duration", "8s", "The longest wait."),
+  on("defaults.breaker", "mapping", "{}", "When a provider that fails is left alone for a while."),
+  on("defaults.breaker.failures", "1 to 1000", "5", "So many failures in a row; half of the last 20 calls do so, too."),
+  on("defaults.breaker.open", "duration", "1s", "How long at first; doubled each time that it fails again."),
+  on("defaults.breaker.max_open", "duration", "30s", "How long at most."),
+  on("defaults.attempts", "1 to 20", "4", "Calls in all for one request: retries and fallbacks together."),
+  on("defaults.retry", "mapping", "{}", "How long to wait before a retry."),
+  on("defaults.retry.base", "duration", "250ms", "Before the first; doubled for each that follows."),
+  on("defaults.retry.max", "duration", "8s", "The longest wait."),
   off(
     "defaults.unknown_price",
     "deny_if_budgeted, free, { flat_usd }",

@@ -14,8 +14,6 @@ const later = (what: string): string => `${what} not active yet in this version`
 
 /** Sections with defaults: only those that the file writes out are worth a notice. */
 const writtenOut: ReadonlyArray<readonly [string, string]> = [
-  ["defaults.attempts", later("retries and fallback are")],
-  ["defaults.retry", later("retries are")],
   ["defaults.unknown_price", later("budgets are")],
   ["interceptors", later("interceptors are")],
   ["usage", later("usage records are")],
@@ -38,7 +36,6 @@ export const inactiveSections = (config: GatewayConfig): ReadonlyArray<InactiveS
     if (tenant.budgets.length > 0) add(`tenants.${name}.budgets`, later("budgets are"))
     if (tenant.interceptors.length > 0) add(`tenants.${name}.interceptors`, later("interceptors are"))
   }
-  if (Object.keys(config.routes).length > 0) add("routes", later("routes are"))
   for (const [section, reason] of writtenOut) if (lines?.has(section) === true) add(section, reason)
   return found.sort((a, b) => (a.line ?? 0) - (b.line ?? 0))
 }

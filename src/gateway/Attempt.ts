@@ -3,16 +3,20 @@
  * stages before it, when it commits: with the first content, or with the end of an empty answer. Until then nothing has
  * reached the caller, and a failure is an ordinary failed attempt; after it, a failure is the end of the stream.
  */
-import { Cause, Effect, Exit, Scope, type Stream } from "effect"
+import { Cause, Clock, Effect, Exit, Option, Scope, type Stream } from "effect"
 import type { Timeouts } from "../sdk/Caller.ts"
 import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
+import type { ModelInfo } from "../sdk/Model.ts"
 import { type ChatCall, ProviderError } from "../sdk/Provider.ts"
 import type { ChunkPull, Chunks } from "./ChunkPull.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
 import type { AttemptError } from "./Failure.ts"
-import type { Candidate } from "./Resolution.ts"
-import { watch, type WatchedStream } from "./StreamWatch.ts"
+import { failureKind, slowStream } from "./FailurePolicy.ts"
+import type { Finished, Health } from "./Health.ts"
+import type { Candidate } from "./Plan.ts"
+import { type StreamObserver, watch, type WatchedStream } from "./StreamWatch.ts"
 import { limitTotal } from "./Timers.ts"
+import { estimateText } from "./TokenEstimate.ts"
 
 /** Chunks held back before the commit at most; they carry no content, so more of them mean a broken provider. */
 const maxHeldBack = 4096
@@ -20,22 +24,122 @@ const maxHeldBack = 4096
 const outcomeOf = (exit: Exit.Exit<unknown, AttemptError>): AttemptReport["outcome"] => {
   if (Exit.isSuccess(exit)) return "ok"
   const failure = exit.cause.reasons.find(Cause.isFailReason)
-  if (failure === undefined) return "cancelled"
-  const { error } = failure
-  if (error._tag === "ProviderTimeout") return `timeout_${error.phase}`
-  return error.timeout === undefined ? error.kind : `timeout_${error.timeout.phase}`
+  return failure === undefined ? "cancelled" : failureKind(failure.error)
 }
 
-/** Writes the attempt into the exchange, however it ends, and how long the provider was waited for. */
-const reported = (exchange: Exchange, candidate: Candidate) => <A, R>(self: Effect.Effect<A, AttemptError, R>) =>
+/** Failures that are the provider's, whoever asked. A timer that only this caller set so short proves nothing. */
+const isUpstreams = (error: AttemptError, narrowed: boolean): boolean => {
+  // Nothing was asked of the provider, so nothing is learned of it.
+  if (error._tag === "ProviderError" && (error.breaker !== undefined || error.refused === true)) return false
+  switch (failureKind(error)) {
+    case "transient":
+    case "protocol":
+    case "quota":
+    case "credential":
+      return true
+    case "timeout_connect":
+    case "timeout_first_token":
+    case "timeout_idle":
+      return !narrowed
+    default:
+      return false
+  }
+}
+
+/** Who is told how attempts go. */
+export interface AttemptWatch {
+  readonly health: Health["Service"]
+  /** A provider kept silent for longer than the operator allows, which its transport cannot know. */
+  readonly silent: (provider: string) => Effect.Effect<void>
+}
+
+/** What one call tells of its model's health: once, when the call is over, which for a stream is long after its commit. */
+class Call implements StreamObserver {
+  readonly #exchange: Exchange
+  readonly #modelId: string
+  readonly #health: Health["Service"]
+  readonly #startedAt: number
+  #firstTokenMs: number | undefined
+  #committed = false
+  #over = false
+
+  constructor(exchange: Exchange, modelId: string, health: Health["Service"]) {
+    this.#exchange = exchange
+    this.#modelId = modelId
+    this.#health = health
+    this.#startedAt = exchange.elapsed()
+    health.started(modelId)
+  }
+
+  /** Ms since the call began. */
+  elapsed(): number {
+    return this.#exchange.elapsed() - this.#startedAt
+  }
+
+  firstContent(): void {
+    this.#firstTokenMs = this.elapsed()
+  }
+
+  /** The stream is on its way to the caller. */
+  commit(): void {
+    this.#committed = true
+  }
+
+  succeeded(outputTokens: number | undefined): void {
+    this.#finish("ok", outputTokens)
+  }
+
+  failed(error: AttemptError): void {
+    this.#finish(isUpstreams(error, this.#exchange.hasOwnTimeouts) ? "upstream" : "other")
+  }
+
+  left(): void {
+    // A stream whose reader has left was good until then. Before the commit the attempt knows better why it is left.
+    if (this.#committed) this.#finish("ok")
+  }
+
+  /** The attempt is over, and there is no stream that goes on. */
+  gone(): void {
+    this.#finish("other")
+  }
+
+  #finish(outcome: Finished["outcome"], outputTokens?: number): void {
+    if (this.#over) return
+    this.#over = true
+    this.#health.finished(this.#modelId, {
+      outcome,
+      durationMs: this.elapsed(),
+      ...(this.#firstTokenMs === undefined ? {} : { firstTokenMs: this.#firstTokenMs }),
+      ...(outputTokens === undefined ? {} : { outputTokens })
+    })
+  }
+}
+
+/** Writes the attempt into the exchange, however it ends. */
+const reported = <A, R>(
+  exchange: Exchange,
+  candidate: Candidate,
+  { health, silent }: AttemptWatch,
+  attempt: (call: Call) => Effect.Effect<A, AttemptError, R>
+): Effect.Effect<A, AttemptError, R> =>
   Effect.suspend(() => {
-    const startedAt = exchange.elapsed()
+    const { id } = candidate.model
     exchange.model = candidate.model
-    return Effect.onExit(self, (exit) =>
-      Effect.sync(() => {
-        const durationMs = exchange.elapsed() - startedAt
-        exchange.upstreamMs += durationMs
-        exchange.attempts.push({ model: candidate.model.id, outcome: outcomeOf(exit), durationMs })
+    const call = new Call(exchange, id, health)
+    return Effect.onExit(attempt(call), (exit) =>
+      Effect.suspend(() => {
+        exchange.attempts.push({ model: id, outcome: outcomeOf(exit), durationMs: call.elapsed() })
+        if (Exit.isSuccess(exit)) return Effect.void
+        const failure = exit.cause.reasons.find(Cause.isFailReason)
+        if (failure === undefined) {
+          call.gone()
+          return Effect.void
+        }
+        call.failed(failure.error)
+        // A connection that does not open is the transport's to count.
+        return failure.error._tag === "ProviderTimeout" && isUpstreams(failure.error, exchange.hasOwnTimeouts)
+          ? silent(candidate.provider.slug)
+          : Effect.void
       }))
   })
 
@@ -47,40 +151,61 @@ export const attemptChat = (
   exchange: Exchange,
   candidate: Candidate,
   call: ChatCall,
-  timeouts: Timeouts
+  timeouts: Timeouts,
+  watched: AttemptWatch
 ): Effect.Effect<ChatResponse, AttemptError> => {
   const { provider } = candidate
   if (provider.chat === undefined) return Effect.fail(unsupported(candidate, "chat"))
-  return provider.chat(call).pipe(
-    limitTotal(provider.slug, timeouts, exchange.elapsed()),
-    reported(exchange, candidate)
-  )
+  const answer = provider.chat(call)
+  return reported(exchange, candidate, watched, (made) =>
+    answer.pipe(
+      limitTotal(provider.slug, timeouts, exchange.elapsed()),
+      Effect.tap((response) => Effect.sync(() => made.succeeded(response.usage?.outputTokens)))
+    ))
+}
+
+/** A stream whose first content is there. */
+export interface CommittedStream extends WatchedStream {
+  /** Native names of the parameters that the provider did not get. */
+  readonly dropped: ReadonlyArray<string>
+  readonly model: ModelInfo
 }
 
 /**
- * Calls a provider for a stream and waits for its commit. The scope owns the upstream's connection; a failed attempt has
- * closed it by the time that it fails.
+ * Calls a provider for a stream and waits for its commit: its first content, or, where a floor is set, until it has shown
+ * that it is not slower than that. The scope owns the upstream's connection; a failed attempt has closed it by the time
+ * that it fails.
  */
 export const attemptStream = (
   exchange: Exchange,
   candidate: Candidate,
   call: ChatCall,
-  timeouts: Timeouts
-): Effect.Effect<WatchedStream, AttemptError, Scope.Scope> => {
+  timeouts: Timeouts,
+  watched: AttemptWatch,
+  minTokensPerSecond?: number
+): Effect.Effect<CommittedStream, AttemptError, Scope.Scope> => {
   const { provider } = candidate
   if (provider.streamChat === undefined) return Effect.fail(unsupported(candidate, "streamed chat"))
-  return opened(exchange, candidate, provider.streamChat(call), timeouts).pipe(reported(exchange, candidate))
+  const chunks = provider.streamChat(call)
+  return reported(
+    exchange,
+    candidate,
+    watched,
+    (made) => opened(exchange, candidate, chunks, timeouts, made, minTokensPerSecond)
+  )
 }
 
 const opened = Effect.fnUntraced(function*(
   exchange: Exchange,
   candidate: Candidate,
   chunks: Stream.Stream<ChatChunk, ProviderError>,
-  timeouts: Timeouts
-): Effect.fn.Return<WatchedStream, AttemptError, Scope.Scope> {
+  timeouts: Timeouts,
+  made: Call,
+  floor: number | undefined
+): Effect.fn.Return<CommittedStream, AttemptError, Scope.Scope> {
   const scope = yield* Scope.fork(yield* Effect.scope)
   return yield* Effect.onExit(
-    committed(exchange, candidate, chunks, timeouts, scope),
+    committed(exchange, candidate, chunks, timeouts, made, scope, floor),
     (exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)
   )
 })
@@ -90,49 +215,103 @@ const committed = Effect.fnUntraced(function*(
   candidate: Candidate,
   chunks: Stream.Stream<ChatChunk, ProviderError>,
   timeouts: Timeouts,
-  scope: Scope.Scope
-): Effect.fn.Return<WatchedStream, AttemptError> {
+  made: Call,
+  scope: Scope.Scope,
+  floor: number | undefined
+): Effect.fn.Return<CommittedStream, AttemptError> {
   const { slug } = candidate.provider
-  const { pull } = yield* watch(slug, chunks, timeouts, exchange.elapsed(), scope)
-  const held = yield* holdBack(exchange, candidate, pull)
-  exchange.firstTokenMs = exchange.elapsed()
-  return { pull: resume(held, pull) }
+  const { pull } = yield* watch(slug, chunks, timeouts, exchange.elapsed(), scope, made)
+  const { dropped, held } = yield* holdBack(slug, pull)
+  if (floor !== undefined) yield* proveRate(slug, held, pull, floor)
+  made.commit()
+  return { pull: resume(held, pull), dropped, model: candidate.model }
 })
 
 const commits = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined
 
+/** What a stream said until its first content. */
+interface HeldBack {
+  readonly held: Array<ChatChunk>
+  readonly dropped: ReadonlyArray<string>
+}
+
 /** Pulls until the first content, and gives what was held until then. */
 const holdBack = Effect.fnUntraced(function*(
-  exchange: Exchange,
-  candidate: Candidate,
+  provider: string,
   pull: ChunkPull<AttemptError>
-): Effect.fn.Return<ReadonlyArray<ChatChunk>, AttemptError> {
+): Effect.fn.Return<HeldBack, AttemptError> {
   const held: Array<ChatChunk> = []
+  let dropped: ReadonlyArray<string> = []
   let committed = false
   while (!committed) {
-    const chunks: Chunks = yield* Effect.catchIf(pull, isDone, () =>
-      Effect.fail(
-        new ProviderError({
-          provider: candidate.provider.slug,
-          kind: "protocol",
-          message: "the provider's stream ended without an answer"
-        })
-      ))
+    const chunks: Chunks = yield* Effect.catchIf(
+      pull,
+      isDone,
+      () =>
+        Effect.fail(
+          new ProviderError({ provider, kind: "protocol", message: "the provider's stream ended without an answer" })
+        )
+    )
     for (const chunk of chunks) {
-      if (chunk.droppedParams !== undefined) exchange.dropped = chunk.droppedParams
+      if (chunk.droppedParams !== undefined) dropped = chunk.droppedParams
       // A chunk that only names what was dropped has no id of the provider's, and nothing for the caller.
       if (chunk.droppedParams === undefined || chunk.id !== "") held.push(chunk)
       committed ||= commits(chunk)
     }
     if (held.length > maxHeldBack) {
       return yield* new ProviderError({
-        provider: candidate.provider.slug,
+        provider,
         kind: "protocol",
         message: "the provider's stream goes on without content"
       })
     }
   }
-  return held
+  return { held, dropped }
+})
+
+/** How long a stream is held back beyond its first content to see how fast it comes, ms. */
+const proof = 2_000
+
+/** Goes on holding back until the stream has made the tokens that the floor asks of it, or its time for that is over. */
+const proveRate = Effect.fnUntraced(function*(
+  provider: string,
+  held: Array<ChatChunk>,
+  pull: ChunkPull<AttemptError>,
+  floor: number
+): Effect.fn.Return<void, AttemptError> {
+  const clock = yield* Clock.Clock
+  const now = () => Number(clock.monotonicTimeNanosUnsafe()) / 1e6
+  const until = now() + proof
+  const wanted = floor * proof / 1000
+  let tokens = 0
+  const count = (chunk: ChatChunk): void => {
+    // Thinking and tool calls are work, too.
+    for (const delta of chunk.delta) {
+      if (delta.type === "text" || delta.type === "refusal") tokens += estimateText(delta.text)
+      else if (delta.type === "reasoning") tokens += estimateText(delta.text ?? "")
+      else if (delta.type === "tool_call") tokens += estimateText(delta.arguments ?? "")
+    }
+  }
+  held.forEach(count)
+  const isProven = () => tokens >= wanted || held.some((chunk) => chunk.finishReason !== undefined)
+  while (!isProven()) {
+    const pulled = yield* Effect.timeoutOption(pull, Math.max(0, until - now())).pipe(
+      Effect.catchIf(isDone, () => Effect.succeedSome<Chunks | undefined>(undefined))
+    )
+    if (Option.isNone(pulled)) {
+      return yield* new ProviderError({
+        provider,
+        kind: "transient",
+        code: slowStream,
+        message: `the provider's stream is slower than ${floor} tokens a second`
+      })
+    }
+    if (pulled.value === undefined) return
+    for (const chunk of pulled.value) {
+      held.push(chunk)
+      count(chunk)
+    }
+  }
 })
 
 /** The pull again, with what was held before it. */

@@ -5,15 +5,16 @@
 import { Clock, Effect } from "effect"
 import { type Caller, CurrentCaller, CurrentRequest, type Timeouts } from "../sdk/Caller.ts"
 import type { FinishReason } from "../sdk/Chat.ts"
-import type { ProviderErrorKind, TimeoutPhase } from "../sdk/GatewayError.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
+import type { FailureKind } from "../sdk/Routes.ts"
 import type { Usage } from "../sdk/Usage.ts"
+import type { Skipped } from "./Plan.ts"
 
 /** How one call to one provider went. */
 export interface AttemptReport {
   /** Canonical id of the model. */
   readonly model: string
-  readonly outcome: "ok" | ProviderErrorKind | `timeout_${TimeoutPhase}` | "cancelled"
+  readonly outcome: "ok" | FailureKind | "cancelled"
   readonly durationMs: number
 }
 
@@ -33,6 +34,10 @@ export class Exchange {
   /** The model that serves, or was tried last. */
   model: ModelInfo | undefined
   readonly attempts: Array<AttemptReport> = []
+  /** Models that were named but could not serve the request. */
+  skipped: ReadonlyArray<Skipped> = []
+  /** The candidate that would have served if all had gone well. */
+  preferred: ModelInfo | undefined
   /** Native names of the parameters that the provider did not get. */
   dropped: ReadonlyArray<string> = []
   usage: Usage | undefined
@@ -68,8 +73,13 @@ export class Exchange {
 
   /** Whether a candidate other than the first one served. */
   get fallbackUsed(): boolean {
-    const first = this.attempts[0]
-    return first !== undefined && this.model !== undefined && first.model !== this.model.id
+    return this.preferred !== undefined && this.model !== undefined && this.preferred.id !== this.model.id
+  }
+
+  /** Whether the caller set timers of its own: what runs out under them says little about the provider. */
+  get hasOwnTimeouts(): boolean {
+    return this.timeouts.connect !== undefined || this.timeouts.firstToken !== undefined ||
+      this.timeouts.idle !== undefined
   }
 }
 

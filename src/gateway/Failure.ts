@@ -1,5 +1,6 @@
 /** How a failed attempt looks to the caller. The one place where a provider's error becomes the gateway's. */
 import { fail, type GatewayError, ProviderFailed, type ProviderTimeout, ValidationError } from "../sdk/GatewayError.ts"
+import { credentialsExhausted } from "../sdk/Outbound.ts"
 import type { ProviderError } from "../sdk/Provider.ts"
 import { timedOut } from "./Timers.ts"
 
@@ -11,8 +12,10 @@ const maxMessage = 2000
 
 const bounded = (text: string): string => text.length > maxMessage ? `${text.slice(0, maxMessage)}…` : text
 
-const credentialMessage = (provider: string) =>
-  `the provider "${provider}" refused the gateway's own credentials; the operator has to renew them`
+const credentialMessage = ({ code, provider }: ProviderError) =>
+  code === credentialsExhausted
+    ? `the provider "${provider}" refused all of the gateway's keys (${credentialsExhausted}); the operator has to renew them`
+    : `the provider "${provider}" refused the gateway's own credentials; the operator has to renew them`
 
 /** The caller's view of a failed attempt. */
 export const gatewayError = (error: AttemptError): GatewayError => {
@@ -30,11 +33,14 @@ export const gatewayError = (error: AttemptError): GatewayError => {
   return fail(
     new ProviderFailed({
       // An upstream's words about the gateway's own key may quote a part of it.
-      message: error.kind === "credential" ? credentialMessage(error.provider) : bounded(error.message),
+      message: error.kind === "credential" ? credentialMessage(error) : bounded(error.message),
       kind: error.kind,
       provider: error.provider,
       ...(error.status === undefined ? {} : { upstreamStatus: error.status }),
-      ...(error.code === undefined || error.kind === "credential" ? {} : { upstreamCode: error.code }),
+      // This code is the gateway's own.
+      ...(error.code === undefined || (error.kind === "credential" && error.code !== credentialsExhausted)
+        ? {}
+        : { upstreamCode: error.code }),
       ...(error.type === undefined || error.kind === "credential" ? {} : { upstreamType: error.type }),
       ...(error.field === undefined ? {} : { field: error.field }),
       ...(error.retryAfterMs === undefined ? {} : { retryAfterMs: error.retryAfterMs })

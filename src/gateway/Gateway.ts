@@ -8,29 +8,44 @@
  * with accounting around all of it, on every exit. It knows no plugin, no store and no protocol; those are Layers that
  * register themselves. In process it is called as it is; the HTTP and RPC servers are callers like any other.
  */
-import { Array as Arr, Cause, Context, Effect, Exit, Layer, Result, type Scope, Stream } from "effect"
-import { CurrentCaller, type Timeouts } from "../sdk/Caller.ts"
+import { Array as Arr, Cause, Context, Effect, Exit, Layer, Option, Result, type Scope, Stream } from "effect"
+import { Breakers } from "../sdk/Breakers.ts"
+import { CurrentCaller, CurrentRequest, type Timeouts } from "../sdk/Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import { fail, type GatewayError, InternalError } from "../sdk/GatewayError.ts"
 import { InterceptorRegistry } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ChatCall, ProviderRegistry } from "../sdk/Provider.ts"
+import type { RetryOptions, Routes } from "../sdk/Routes.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import { UsageSinkRegistry } from "../sdk/UsageSink.ts"
 import { accountResponse, record, StreamAccount } from "./Accounting.ts"
-import { attemptChat, attemptStream } from "./Attempt.ts"
+import { attemptChat, attemptStream, type AttemptWatch } from "./Attempt.ts"
+import { runAttempts, type Turn } from "./Attempts.ts"
 import type { ChunkPull } from "./ChunkPull.ts"
 import { describeDefect } from "./Defect.ts"
 import { type Exchange, start } from "./Exchange.ts"
+import * as Explain from "./Explain.ts"
 import { type AttemptError, gatewayError } from "./Failure.ts"
 import { interceptRequest, interceptResponse, interceptStream } from "./Interception.ts"
+import { Health } from "./Health.ts"
+import type { Candidate, Plan } from "./Plan.ts"
 import * as Resolution from "./Resolution.ts"
 import { checkResponse, compile, streamChecker } from "./StructuredOutput.ts"
-import { effectiveTimeouts } from "./Timers.ts"
 import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } from "./ToolNames.ts"
 import { type ResolvedTools, resolveTools } from "./ToolResolution.ts"
 import { validateChat } from "./Validation.ts"
+
+/** Takes note of the time that the providers took. */
+const waited = <A, E, R>(exchange: Exchange, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    const since = exchange.elapsed()
+    return Effect.onExit(self, () =>
+      Effect.sync(() => {
+        exchange.upstreamMs += exchange.elapsed() - since
+      }))
+  })
 
 /** Limits that hold where neither configuration nor request says otherwise, ms. */
 export const defaultTimeouts: Timeouts = { connect: 5_000, firstToken: 30_000, idle: 30_000, total: 600_000 }
@@ -39,7 +54,15 @@ export const defaultTimeouts: Timeouts = { connect: 5_000, firstToken: 30_000, i
 export interface GatewayOptions {
   /** Limits of the four timers, ms. */
   readonly timeouts?: Partial<Timeouts>
+  /** Attempts that a request may make in all, retries and fallbacks together; default 4. */
+  readonly attempts?: number
+  /** Pauses between retries; default 250 ms, doubled up to 8 s. */
+  readonly retry?: RetryOptions
 }
+
+/** How hard is tried where neither configuration nor route says otherwise. */
+export const defaultAttempts = 4
+export const defaultRetry: RetryOptions = { baseMs: 250, maxMs: 8_000 }
 
 /** Calls models. Runs as the `CurrentCaller`, under the `CurrentRequest`'s options. */
 export class Gateway extends Context.Service<Gateway, {
@@ -59,20 +82,32 @@ export class Gateway extends Context.Service<Gateway, {
   readonly models: Effect.Effect<ReadonlyArray<ModelInfo>>
   /** One of them, by canonical or bare id. */
   readonly model: (id: string) => Effect.Effect<ModelInfo, GatewayError>
+  /** How a request would be served if it came now; nothing is sent to a provider. */
+  readonly explain: Explain.Explain["explain"]
+  /** The routes of which the current caller may use a model. */
+  readonly routes: Explain.Explain["routes"]
 }>()("llm-gateway/gateway/Gateway") {
   static readonly layer = (options: GatewayOptions = {}): Layer.Layer<Gateway, never, Dependencies> =>
     Layer.effect(Gateway, make(options))
 }
 
 /** What the gateway is built on. */
-export type Dependencies = ModelRegistry | ProviderRegistry | TypeRegistry | InterceptorRegistry | UsageSinkRegistry
+export type Dependencies =
+  | ModelRegistry
+  | ProviderRegistry
+  | TypeRegistry
+  | InterceptorRegistry
+  | UsageSinkRegistry
+  | Routes
+  | Health
 
-/** A call that is ready for its attempts. */
+/** A request that is ready for its attempts. */
 interface Prepared {
+  /** As the interceptors left it. */
   readonly request: ChatRequest
-  readonly candidate: Resolution.Candidate
-  readonly call: ChatCall
-  readonly timeouts: Timeouts
+  readonly plan: Plan
+  /** The call to one of the plan's candidates. */
+  readonly callFor: (candidate: Candidate, turn: Turn) => ChatCall
   readonly toolNames: ToolNames
 }
 
@@ -84,12 +119,23 @@ const withTools = ({ tools, ...request }: ChatRequest, resolved: ResolvedTools):
 const make = Effect.fnUntraced(function*(
   options: GatewayOptions
 ): Effect.fn.Return<Gateway["Service"], never, Dependencies> {
-  const configured: Timeouts = { ...defaultTimeouts, ...options.timeouts }
+  const health = yield* Health
   const models = yield* ModelRegistry
   const interceptors = yield* InterceptorRegistry
   const sinks = yield* UsageSinkRegistry
   const types = yield* TypeRegistry
-  const resolve = yield* Resolution.make
+  const resolve = yield* Resolution.make({
+    timeouts: { ...defaultTimeouts, ...options.timeouts },
+    attempts: options.attempts ?? defaultAttempts,
+    retry: options.retry ?? defaultRetry
+  })
+
+  const breakers = yield* Effect.serviceOption(Breakers)
+  const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
+  const watched: AttemptWatch = {
+    health,
+    silent: (provider) => Option.isNone(breakers) ? Effect.void : breakers.value.report(provider, "chat", "failure")
+  }
 
   const prepare = Effect.fnUntraced(
     function*(
@@ -101,20 +147,22 @@ const make = Effect.fnUntraced(function*(
       if (request.responseSchema !== undefined) {
         yield* Effect.fromResult(Result.mapError(compile(request.responseSchema), fail))
       }
-      const candidate = yield* resolve(exchange, request)
+      const plan = yield* resolve(exchange, request, yield* CurrentRequest)
+      exchange.skipped = plan.skipped
+      exchange.preferred = plan.candidates[0].model
       const resolved = request.tools === undefined
         ? noTools
         : yield* Effect.provideService(resolveTools(request.tools), TypeRegistry, types)
-      const timeouts = effectiveTimeouts(configured, exchange.timeouts)
+      const called = withTools(toProviderNames(request, resolved.nameToId), resolved)
       return {
         request,
-        candidate,
-        call: {
-          request: withTools(toProviderNames(request, resolved.nameToId), resolved),
+        plan,
+        callFor: (candidate, { force }) => ({
+          request: called,
           model: candidate.model,
-          connectTimeout: timeouts.connect
-        },
-        timeouts,
+          connectTimeout: plan.timeouts.connect,
+          force
+        }),
         toolNames: resolved.nameToId
       }
     }
@@ -124,8 +172,16 @@ const make = Effect.fnUntraced(function*(
     asked: ChatRequest,
     exchange: Exchange
   ): Effect.fn.Return<ChatResponse, GatewayError | AttemptError> {
-    const { call, candidate, request, timeouts, toolNames } = yield* prepare(exchange, asked)
-    const answered = yield* attemptChat(exchange, candidate, call, timeouts)
+    const { callFor, plan, request, toolNames } = yield* prepare(exchange, asked)
+    const answered = yield* waited(
+      exchange,
+      runAttempts(
+        exchange,
+        plan,
+        (candidate, turn) => attemptChat(exchange, candidate, callFor(candidate, turn), plan.timeouts, watched),
+        health.of
+      )
+    )
     const response = accountResponse(exchange, request, toCallerNames(answered, toolNames))
     if (request.responseSchema !== undefined) {
       yield* Effect.fromResult(Result.mapError(checkResponse(response, request.responseSchema), fail))
@@ -137,8 +193,23 @@ const make = Effect.fnUntraced(function*(
     asked: ChatRequest,
     exchange: Exchange
   ): Effect.fn.Return<Stream.Stream<ChatChunk, GatewayError>, GatewayError | AttemptError, Scope.Scope> {
-    const { call, candidate, request, timeouts, toolNames } = yield* prepare(exchange, asked)
-    const committed = yield* attemptStream(exchange, candidate, call, timeouts)
+    const { callFor, plan, request, toolNames } = yield* prepare(exchange, asked)
+    const committed = yield* waited(
+      exchange,
+      runAttempts(exchange, plan, (candidate, turn) =>
+        attemptStream(
+          exchange,
+          candidate,
+          callFor(candidate, turn),
+          plan.timeouts,
+          watched,
+          // Where nothing comes after it, a slow answer is better than none.
+          turn.last ? undefined : plan.route?.minTokensPerSecond
+        ), health.of)
+    )
+    exchange.model = committed.model
+    exchange.dropped = committed.dropped
+    exchange.firstTokenMs = exchange.elapsed()
     const account = new StreamAccount(exchange)
     const chunks = Stream.fromPull(Effect.succeed(followed(committed.pull, request, account))).pipe(
       Stream.onExit(() => Effect.sync(() => account.settle(request)))
@@ -176,7 +247,9 @@ const make = Effect.fnUntraced(function*(
       Stream.unwrap(Effect.flatMap(start(request.model, true), (exchange) => openChat(request, exchange))),
     openChat,
     models: Effect.flatMap(CurrentCaller, models.list),
-    model: (id) => Effect.flatMap(CurrentCaller, (caller) => models.resolve(id, caller))
+    model: (id) => Effect.flatMap(CurrentCaller, (caller) => models.resolve(id, caller)),
+    explain: explain.explain,
+    routes: explain.routes
   }
 })
 

@@ -18,10 +18,15 @@ type Pulled = Exit.Exit<Chunks, AttemptError | Cause.Done>
 
 /** Where the reading fiber leaves what it read, until the pipeline takes it. */
 class Slot {
+  readonly #onEnd: (exit: Exit.Exit<never, AttemptError | Cause.Done>) => void
   #chunks: Chunks | undefined
   #end: Exit.Exit<never, AttemptError | Cause.Done> | undefined
   #reader: ((pulled: Pulled) => void) | undefined
   #writer: (() => void) | undefined
+
+  constructor(onEnd: (exit: Exit.Exit<never, AttemptError | Cause.Done>) => void) {
+    this.#onEnd = onEnd
+  }
 
   /** Leaves chunks in the slot; waits only where it is full. */
   put(chunks: Chunks): Effect.Effect<void> {
@@ -53,10 +58,12 @@ class Slot {
 
   /** Ends the slot; what is in it can still be taken. The first end counts. */
   end(exit: Exit.Exit<never, AttemptError | Cause.Done>): void {
-    this.#end ??= exit
+    if (this.#end !== undefined) return
+    this.#end = exit
+    this.#onEnd(exit)
     const reader = this.#reader
     this.#reader = undefined
-    reader?.(this.#end)
+    reader?.(exit)
   }
 
   #poll(): Pulled | undefined {
@@ -145,6 +152,27 @@ export interface WatchedStream {
   readonly pull: ChunkPull<AttemptError>
 }
 
+/** Is told how a stream fares while it is read, at the provider's pace; each at most once, and one of the last three. */
+export interface StreamObserver {
+  readonly firstContent: () => void
+  /** The stream is complete. The tokens are the provider's own figure, absent where it told none. */
+  readonly succeeded: (outputTokens: number | undefined) => void
+  readonly failed: (error: AttemptError) => void
+  /** Nobody reads it any more. */
+  readonly left: () => void
+}
+
+const tell = (
+  observer: StreamObserver,
+  exit: Exit.Exit<never, AttemptError | Cause.Done>,
+  outputTokens: number | undefined
+): void => {
+  const failure = Exit.isFailure(exit) ? exit.cause.reasons.find(Cause.isFailReason) : undefined
+  if (failure === undefined) observer.left()
+  else if (Cause.isDone(failure.error)) observer.succeeded(outputTokens)
+  else observer.failed(failure.error)
+}
+
 /**
  * Starts to read a stream and gives the pull of what it reads. The scope is the reading's life. Beside the stream's own
  * errors it fails with a timer's, and where the stream ends without a finish reason: an answer cut short is no answer.
@@ -155,15 +183,22 @@ export const watch = Effect.fnUntraced(function*(
   chunks: Stream.Stream<ChatChunk, ProviderError>,
   timeouts: Timeouts,
   elapsed: number,
-  scope: Scope.Scope
+  scope: Scope.Scope,
+  observer: StreamObserver
 ): Effect.fn.Return<WatchedStream> {
-  const slot = new Slot()
+  let outputTokens: number | undefined
+  const slot = new Slot((exit) => tell(observer, exit, outputTokens))
   const deadlines = new Deadlines(yield* Clock.Clock, timeouts, elapsed)
   let finished = false
+  let begun = false
   const read = Stream.runForEachArray(chunks, (together) => {
     for (const chunk of together) {
       finished ||= chunk.finishReason !== undefined
-      if (progresses(chunk)) deadlines.progressed()
+      if (chunk.usage !== undefined) outputTokens = chunk.usage.outputTokens
+      if (!progresses(chunk)) continue
+      deadlines.progressed()
+      if (!begun) observer.firstContent()
+      begun = true
     }
     if (!slot.isFull) return slot.put(together)
     deadlines.paused()

@@ -9,9 +9,6 @@ export const validateChat = (request: ChatRequest): Result.Result<void, Validati
   if (request.async === true) {
     return Result.fail(invalid("async", "jobs are not available in this version; leave the field out"))
   }
-  if (request.fallback !== undefined && request.fallback.models.length > 0) {
-    return Result.fail(invalid("fallback", "fallback is not available in this version; leave the field out"))
-  }
   const calls = new Set<string>()
   for (const [at, message] of request.messages.entries()) {
     for (const [index, part] of message.content.entries()) {

@@ -1,6 +1,8 @@
 /** Who makes a request, and what travels beside it. Both are Context references, so that no signature carries them. */
 import { Context } from "effect"
+import type { Fallback } from "./Chat.ts"
 import type { TimeoutPhase } from "./GatewayError.ts"
+import type { RoutePolicy } from "./Routes.ts"
 
 /** The one on whose account a request runs. The server sets it from the key, an embedding app sets it itself. */
 export interface Caller {
@@ -41,6 +43,12 @@ export interface RequestOptions {
   readonly requestId?: string
   /** Narrower timers for this request; configuration clamps them. */
   readonly timeouts?: Partial<Timeouts>
+  /** Other models to try, where the request itself names none. */
+  readonly fallback?: Fallback
+  /** The order of a route's models, over the route's own policy. */
+  readonly routePolicy?: RoutePolicy
+  /** Requests with the same key get the same model of a weighted route. */
+  readonly stickyKey?: string
   /** When the request arrived, Unix ms with fractions, for the gateway's own overhead. */
   readonly receivedAt?: number
 }

@@ -68,8 +68,7 @@ export interface Fallback extends Schema.Schema.Type<typeof Fallback> {}
 const Probability = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const PositiveInt = Schema.Int.check(Schema.isGreaterThan(0))
 
-/** A chat request in the gateway's own words. Optional fields that are absent leave the provider's default in place. */
-export const ChatRequest = Schema.Struct({
+const requestFields = {
   /** `slug::model`, a bare model id, or the name of a route. */
   model: Schema.NonEmptyString,
   messages: Schema.NonEmptyArray(Message),
@@ -100,7 +99,8 @@ export const ChatRequest = Schema.Struct({
   metadata: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
   serviceTier: Schema.optionalKey(Schema.String),
   extensions: Schema.optionalKey(Extensions)
-}).pipe(Schema.encodeKeys({
+}
+const requestKeys = {
   toolChoice: "tool_choice",
   parallelToolCalls: "parallel_tool_calls",
   responseSchema: "response_schema",
@@ -114,8 +114,17 @@ export const ChatRequest = Schema.Struct({
   topLogprobs: "top_logprobs",
   logitBias: "logit_bias",
   serviceTier: "service_tier"
-}))
+} as const
+
+/** A chat request in the gateway's own words. Optional fields that are absent leave the provider's default in place. */
+export const ChatRequest = Schema.Struct(requestFields).pipe(Schema.encodeKeys(requestKeys))
 export interface ChatRequest extends Schema.Schema.Type<typeof ChatRequest> {}
+
+/** A chat request whose model is known from elsewhere, such as the route in an address; a model in it counts for nothing. */
+export const RoutedRequest = Schema.Struct({ ...requestFields, model: Schema.optionalKey(Schema.String) }).pipe(
+  Schema.encodeKeys(requestKeys)
+)
+export interface RoutedRequest extends Schema.Schema.Type<typeof RoutedRequest> {}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Response

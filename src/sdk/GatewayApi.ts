@@ -7,9 +7,10 @@
  */
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { ChatAnswer, ChatRequest } from "./Chat.ts"
+import { ChatAnswer, ChatRequest, RoutedRequest } from "./Chat.ts"
 import { Issue } from "./GatewayError.ts"
 import { ModelInfo } from "./Model.ts"
+import { RoutePolicy } from "./Routes.ts"
 
 /** A failure as RFC 9457 problem details; `code` is stable, `field` and `issues` are in the request's own spelling. */
 export const Problem = Schema.Struct({
@@ -121,10 +122,108 @@ const models = HttpApiEndpoint.get("models", "/models", { success: ModelList, er
   })
 )
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Routes
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** A route as its callers see it. */
+export const RouteInfo = Schema.Struct({
+  name: Schema.String,
+  policy: RoutePolicy,
+  /** Those of its models that the caller may use, by canonical id. */
+  models: Schema.Array(Schema.Struct({ model: Schema.String, weight: Schema.Finite })),
+  hedgeAfterMs: Schema.optionalKey(Schema.Finite),
+  /** Attempts in all, where the route has a limit of its own. */
+  attempts: Schema.optionalKey(Schema.Int)
+}).pipe(Schema.encodeKeys({ hedgeAfterMs: "hedge_after_ms" }))
+export interface RouteInfo extends Schema.Schema.Type<typeof RouteInfo> {}
+
+/** The routes that have a model that the caller may use. */
+export const RouteList = Schema.Struct({ routes: Schema.Array(RouteInfo) })
+
+/** What is known of a model's last five minutes. */
+export const HealthInfo = Schema.Struct({
+  /** Calls that count; what callers caused does not. */
+  samples: Schema.Int,
+  /** 0 to 1. */
+  errorRate: Schema.Finite,
+  firstTokenMs: Schema.optionalKey(Schema.Finite),
+  msPerToken: Schema.optionalKey(Schema.Finite),
+  /** Calls that run now. */
+  inFlight: Schema.Int,
+  /** Whether it failed so much that other models are tried before it. */
+  failing: Schema.Boolean
+}).pipe(Schema.encodeKeys({
+  errorRate: "error_rate",
+  firstTokenMs: "first_token_ms",
+  msPerToken: "ms_per_token",
+  inFlight: "in_flight"
+}))
+export interface HealthInfo extends Schema.Schema.Type<typeof HealthInfo> {}
+
+/** A model that would be tried. */
+export const CandidateInfo = Schema.Struct({
+  /** Canonical id. */
+  model: Schema.String,
+  /** The provider's slug. */
+  provider: Schema.String,
+  /** What the request would cost with it, USD, by its estimated size; absent where no price is known. */
+  estimatedCost: Schema.optionalKey(Schema.Finite),
+  health: HealthInfo,
+  /** State of the circuit breaker in front of its provider, where there is one. */
+  breaker: Schema.optionalKey(Schema.String)
+}).pipe(Schema.encodeKeys({ estimatedCost: "estimated_cost" }))
+export interface CandidateInfo extends Schema.Schema.Type<typeof CandidateInfo> {}
+
+/** How a request would be served if it came now. */
+export const Explanation = Schema.Struct({
+  route: Schema.optionalKey(Schema.String),
+  policy: Schema.optionalKey(RoutePolicy),
+  strategy: Schema.Literals(["sequential", "parallel"]),
+  hedgeAfterMs: Schema.optionalKey(Schema.Finite),
+  /** Attempts in all. */
+  attempts: Schema.Int,
+  /** In the order in which they would be tried. */
+  candidates: Schema.Array(CandidateInfo),
+  /** Models that are left out, and why. */
+  skipped: Schema.Array(Schema.Struct({ model: Schema.String, reason: Schema.String }))
+}).pipe(Schema.encodeKeys({ hedgeAfterMs: "hedge_after_ms" }))
+export interface Explanation extends Schema.Schema.Type<typeof Explanation> {}
+
+const routes = HttpApiEndpoint.get("routes", "/routes", { success: RouteList, error: [unauthorized] }).annotateMerge(
+  OpenApi.annotations({
+    summary: "Routes",
+    description:
+      "The configured routes that have a model which the caller may use. A route's name goes where a model's would.",
+    override: { security }
+  })
+)
+
+const explain = HttpApiEndpoint.post("explain", "/routes/:name/explain", {
+  params: { name: Schema.String },
+  payload: RoutedRequest.annotate({ identifier: "RoutedRequest" }),
+  success: Explanation.annotate({ identifier: "Explanation" }),
+  error: [
+    invalid,
+    unauthorized,
+    problem(403, "model_not_approved: the caller may use none of the route's models"),
+    problem(404, "not_found, model_not_found: there is no such route, or none of its models can serve the request"),
+    problem(413, "payload_too_large"),
+    problem(422, "capability_not_supported: none of the route's models can do what the request needs")
+  ]
+}).annotateMerge(OpenApi.annotations({
+  summary: "Explain a route",
+  description:
+    "Tells which of a route's models would be tried for this request, in which order, and why the others would " +
+    "not. Nothing is sent to a provider. The body is a chat request; the route stands for its `model`.",
+  override: { security }
+}))
+
 /** The native API. */
 export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("chat").add(chat).prefix("/llm-gateway/v1"),
-  HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1")
+  HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1")
 ).annotateMerge(OpenApi.annotations({
   title: "LLM Gateway",
   version: "1",

@@ -87,6 +87,8 @@ export const ModelInfo = Schema.Struct({
   maxOutputTokens: Schema.optionalKey(Schema.Int),
   prices: Schema.optionalKey(Prices),
   status: ModelStatus,
+  /** The breaker in front of the provider, in listings: whether calls go through (`closed`) at the moment. */
+  breaker: Schema.optionalKey(Schema.Literals(["closed", "open", "half_open"])),
   /** Unix seconds. */
   created: Schema.optionalKey(Schema.Finite)
 }).pipe(Schema.encodeKeys({

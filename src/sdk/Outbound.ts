@@ -1,15 +1,23 @@
 /**
- * The only door out. Outbound holds base URLs and credentials (a provider never sees the secret), connection pools and,
- * later, circuit breakers and the address policy for fetched media. Its failures are `ProviderError`s: `transient` for
- * connections that fail or break, with `timeout: "connect"` where the connection took too long to open.
+ * The only door out. Outbound holds base URLs and credentials (a provider never sees the secret), connection pools, circuit
+ * breakers and, later, the address policy for fetched media. Its failures are `ProviderError`s: `transient` for connections
+ * that fail or break, with `timeout: "connect"` where the connection took too long to open, and with `breaker` where the
+ * upstream was not called at all because it has failed too often.
  */
 import { Context, type Effect, type Redacted, type Scope, type Stream } from "effect"
+import type { EndpointClass } from "./Breakers.ts"
 import type { ProviderError } from "./Provider.ts"
+
+/** One key, or several that are used in turn: one that the upstream refuses or limits is passed over. */
+export type Secret = Redacted.Redacted | ReadonlyArray<Redacted.Redacted>
 
 /** How a secret is shown to an upstream: `authorization: Bearer …`, or in a header of its own. */
 export type Credential =
-  | { readonly type: "bearer"; readonly secret: Redacted.Redacted }
-  | { readonly type: "header"; readonly name: string; readonly secret: Redacted.Redacted }
+  | { readonly type: "bearer"; readonly secret: Secret }
+  | { readonly type: "header"; readonly name: string; readonly secret: Secret }
+
+/** The code of the `ProviderError` of kind `credential` for a provider that has refused all of several keys. */
+export const credentialsExhausted = "upstream_credentials_exhausted"
 
 /** Where an upstream is, and how the gateway shows who it is. */
 export interface UpstreamOptions {
@@ -20,6 +28,8 @@ export interface UpstreamOptions {
   readonly credential?: Credential
   /** Sent with every request; a request's own header of the same name wins. */
   readonly headers?: Readonly<Record<string, string>>
+  /** How long an answer asks its clients to wait, ms; for how long a limited key rests, and a breaker stays open. */
+  readonly retryAfter?: (headers: UpstreamHead["headers"]) => number | undefined
 }
 
 /** One request to an upstream. */
@@ -31,6 +41,10 @@ export interface UpstreamRequest {
   readonly body?: string | Uint8Array
   /** How long the connection may take to open, ms. */
   readonly connectTimeout?: number
+  /** Which of the provider's breakers the request belongs to; by default what its path looks like. */
+  readonly endpoint?: EndpointClass
+  /** Sends the request whatever the breaker says; its outcome counts all the same. */
+  readonly force?: boolean
   /** The largest answer to hold in memory, bytes; default 64 MiB. Streams are not held and have no such cap. */
   readonly maxBytes?: number
 }
@@ -39,6 +53,10 @@ export interface UpstreamRequest {
 export interface UpstreamHead {
   readonly status: number
   readonly headers: Readonly<Record<string, string>>
+  /** Set where each of several keys was refused, and none merely limited; this is the last refusal. */
+  readonly keysRefused?: boolean
+  /** Set where the breaker is open after this answer; the provider's error is to carry it. */
+  readonly breaker?: "open"
 }
 
 /** A whole answer. */

@@ -26,6 +26,11 @@ export class ProviderError extends Schema.TaggedError<ProviderError>()("Provider
   upstreamRequestId: Schema.optionalKey(Schema.String),
   /** Set where a timer of the transport's own ran out, with its limit in ms. */
   timeout: Schema.optionalKey(Schema.Struct({ phase: Schema.Literal("connect"), limitMs: Schema.Finite })),
+  /**
+   * Set where the provider was not called because its breaker is open, or half open with another call as its probe; and on
+   * the failure of a call that went out, where the breaker is open after it. Either way another try now makes no sense.
+   */
+  breaker: Schema.optionalKey(Schema.Literals(["open", "half_open"])),
   /** Set where the request was refused before it left the gateway, because the target has no form for it. */
   refused: Schema.optionalKey(Schema.Boolean)
 }) {}
@@ -51,6 +56,8 @@ export interface ChatCall {
   readonly model: ModelInfo
   /** How long the connection may take to open, ms. */
   readonly connectTimeout: number
+  /** Set where no other candidate is left, so that an open circuit is no reason not to try. */
+  readonly force?: boolean
 }
 
 /** A configured provider. An operation that it lacks is not there. */

@@ -1,4 +1,5 @@
 /** What callers and plugins share: schemas, errors and the interfaces of services. Pure, and free of the rest. */
+export * from "./Breakers.ts"
 export * from "./Caller.ts"
 export * as Chat from "./Chat.ts"
 export type {
@@ -26,6 +27,7 @@ export * from "./Outbound.ts"
 export * as Pricing from "./Pricing.ts"
 export * as Provider from "./Provider.ts"
 export { ProviderError, ProviderRegistry } from "./Provider.ts"
+export * from "./Routes.ts"
 export * as Tool from "./Tool.ts"
 export { TypeRegistry } from "./TypeRegistry.ts"
 export * as Usage from "./Usage.ts"

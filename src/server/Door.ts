@@ -5,20 +5,13 @@
 import { Cause, Effect, Exit, Layer, Result } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { isUtf8 } from "node:buffer"
-import { type Caller, CurrentCaller, CurrentRequest, type RequestOptions, type Timeouts } from "../sdk/Caller.ts"
-import {
-  fail,
-  type GatewayError,
-  InternalError,
-  invalid,
-  MethodNotAllowed,
-  NotFound,
-  type ValidationError
-} from "../sdk/GatewayError.ts"
+import { type Caller, CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
+import { fail, type GatewayError, InternalError, invalid, MethodNotAllowed, NotFound } from "../sdk/GatewayError.ts"
 import { Identity, PresentedSecret } from "../sdk/Identity.ts"
 import { type Exchange, newRequestId } from "../gateway/Exchange.ts"
 import { describeDefect } from "../gateway/Defect.ts"
 import { readBody } from "./RequestBody.ts"
+import { requestOptions } from "./RequestHeaders.ts"
 import { exchangeHeaders } from "./ResponseHeaders.ts"
 
 /** Options of every dialect's routes. */
@@ -63,33 +56,6 @@ const secretOf = (request: HttpServerRequest.HttpServerRequest): PresentedSecret
   return apiKey === undefined ? undefined : new PresentedSecret(apiKey)
 }
 
-const timeoutHeaders: ReadonlyArray<readonly [string, keyof Timeouts]> = [
-  ["x-gateway-timeout-connect", "connect"],
-  ["x-gateway-timeout-first-token", "firstToken"],
-  ["x-gateway-timeout-idle", "idle"],
-  ["x-gateway-timeout-total", "total"]
-]
-
-const durationPattern = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m)?$/
-const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000 }
-
-/** Reads `x-gateway-timeout-*`: a number of ms, or one with its unit (`1500`, `1500ms`, `1.5s`, `2m`). */
-const timeoutsOf = (
-  request: HttpServerRequest.HttpServerRequest
-): Result.Result<Partial<Timeouts> | undefined, ValidationError> => {
-  let timeouts: { -readonly [Key in keyof Timeouts]?: Timeouts[Key] } | undefined
-  for (const [header, key] of timeoutHeaders) {
-    const value = request.headers[header]
-    if (value === undefined) continue
-    const match = durationPattern.exec(value.trim())
-    const ms = match === null ? NaN : Number(match[1]) * (unitMs[match[2] ?? "ms"] ?? 1)
-    if (!(ms > 0)) return Result.fail(invalid(header, "expected a duration such as 500, 500ms, 30s or 2m"))
-    timeouts ??= {}
-    timeouts[key] = ms
-  }
-  return Result.succeed(timeouts)
-}
-
 const errorResponse = (
   door: Door,
   error: GatewayError,
@@ -100,6 +66,8 @@ const errorResponse = (
   const headers: Record<string, string> = exchange === undefined
     ? { "x-request-id": requestId }
     : exchangeHeaders(exchange)
+  // The gateway has spent its own attempts: a client that tries again by itself would multiply them.
+  if (exchange !== undefined && exchange.attempts.length > 0) headers["x-should-retry"] = "false"
   if (error.retryAfterMs !== undefined) {
     headers["retry-after"] = String(Math.max(1, Math.ceil(error.retryAfterMs / 1000)))
   }
@@ -135,9 +103,9 @@ export const visit = <R>(
   const admitted = Effect.fnUntraced(function*(visit: Visit) {
     const identity = yield* Identity
     const caller: Caller = yield* identity.authenticate(secretOf(visit.request))
-    const timeouts = yield* Effect.fromResult(Result.mapError(timeoutsOf(visit.request), fail))
-    const { requestId } = visit
-    const options: RequestOptions = timeouts === undefined ? { requestId } : { requestId, timeouts }
+    const options = yield* Effect.fromResult(
+      Result.mapError(requestOptions(visit.request.headers, visit.requestId), fail)
+    )
     return yield* handle(visit).pipe(
       Effect.provideService(CurrentCaller, caller),
       Effect.provideService(CurrentRequest, options)

@@ -6,14 +6,14 @@ import { usd } from "../sdk/Pricing.ts"
 const headerSafe = (value: string): string => value.replace(/[^\x20-\x7e]/g, "?").slice(0, 1024)
 
 /**
- * `x-request-id`, `x-gateway-model` (canonical id), `x-gateway-provider` (slug), `x-gateway-attempts`,
- * `x-gateway-fallback-used`, `x-gateway-overhead-ms` (the gateway's own time until now), and where there is something to
+ * `x-request-id`, `x-gateway-model` (canonical id), `x-gateway-provider` (slug), `x-gateway-attempts` (each one's model,
+ * outcome and time), `x-gateway-fallback-used`, `x-gateway-overhead-ms` (the gateway's own time until now), and where there is something to
  * tell `x-gateway-cost` (USD; of a stream it is known only at its end) and `x-gateway-dropped-params`.
  */
 export const exchangeHeaders = (exchange: Exchange): Record<string, string> => {
   const headers: Record<string, string> = {
     "x-request-id": exchange.requestId,
-    "x-gateway-attempts": String(exchange.attempts.length),
+    "x-gateway-attempts": attemptsOf(exchange),
     "x-gateway-fallback-used": String(exchange.fallbackUsed),
     "x-gateway-overhead-ms": Math.max(0, exchange.elapsed() - exchange.upstreamMs).toFixed(2)
   }
@@ -25,6 +25,24 @@ export const exchangeHeaders = (exchange: Exchange): Record<string, string> => {
   if (exchange.dropped.length > 0) headers["x-gateway-dropped-params"] = headerSafe(exchange.dropped.join(", "))
   return headers
 }
+
+/** One field of an attempt. A model that was left out is named as the caller named it, which may be in any words. */
+const field = (value: string): string => value.replace(/[,;]/g, "").slice(0, 200)
+
+/** Attempts that are told at most. */
+const maxAttempts = 20
+
+/**
+ * Each attempt in the order of its end, then the models that were left out: `openai::a;transient;412ms,
+ * azure::a;ok;803ms, anthropic::b;skipped;capability_not_supported: tools`.
+ */
+const attemptsOf = (exchange: Exchange): string =>
+  headerSafe(
+    [
+      ...exchange.attempts.map(({ durationMs, model, outcome }) => `${model};${outcome};${Math.round(durationMs)}ms`),
+      ...exchange.skipped.map(({ model, reason }) => `${field(model)};skipped;${field(reason)}`)
+    ].slice(0, maxAttempts).join(", ")
+  )
 
 /** Nano-USD as a plain decimal, never in exponent form. */
 const formatUsd = (nanoUsd: number): string => usd(nanoUsd).toFixed(9).replace(/0{1,8}$/, "")

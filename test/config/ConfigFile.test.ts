@@ -23,6 +23,7 @@ describe("defaults", () => {
       assert.deepStrictEqual(auth, { mode: "none", keys: [] })
       assert.deepStrictEqual(defaults, {
         timeouts: { connect: 5000, firstToken: 30_000, idle: 30_000, total: 600_000 },
+        breaker: { failures: 5, open: 1000, maxOpen: 30_000 },
         attempts: 4,
         retry: { base: 250, max: 8000 },
         unknownPrice: "deny_if_budgeted"
@@ -62,6 +63,19 @@ describe("defaults", () => {
 })
 
 describe("values", () => {
+  it("api_keys are redacted, and empty ones are none", () => {
+    const result = parse(
+      "providers: { a: { type: openai, api_keys: [sk-1, \"${NONE:-}\", \"${TWO}\"] }, b: { type: openai } }",
+      "g.yaml",
+      { TWO: "sk-2" }
+    )
+    assert.isTrue(Result.isSuccess(result))
+    if (Result.isFailure(result)) return
+    assert.deepStrictEqual(result.success.providers["a"]?.apiKeys.map((key) => Redacted.value(key)), ["sk-1", "sk-2"])
+    assert.deepStrictEqual(result.success.providers["b"]?.apiKeys, [])
+    assert.notInclude(JSON.stringify(result.success), "sk-")
+  })
+
   it("an api_key is redacted, and an empty one is none", () => {
     const result = parse(
       "providers: { a: { type: openai, api_key: sk-1 }, b: { type: openai, api_key: \"\" } }",

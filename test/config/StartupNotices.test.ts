@@ -11,7 +11,8 @@ describe("inactiveSections", () => {
   it("zero configuration and an active file have none", () => {
     assert.deepStrictEqual(inactiveSections(fromEnvironment({}, { ollama: false })), [])
     const active = "server: { port: 1 }\nauth: { mode: none }\ntenants: { a: { models: [\"*\"] } }\n" +
-      "providers: { s: { type: sandbox } }\nmodels: [{ id: s::m }]\ndefaults: { timeouts: { idle: 1s } }\ntype_registry: { folder: x }"
+      "providers: { s: { type: sandbox } }\nmodels: [{ id: s::m }]\nroutes: { r: { models: [s::m] } }\n" +
+      "defaults: { timeouts: { idle: 1s }, attempts: 2, retry: { base: 1s } }\ntype_registry: { folder: x }"
     assert.deepStrictEqual(inactiveSections(config(active)), [])
   })
 
@@ -41,9 +42,6 @@ describe("inactiveSections", () => {
       "4 tenants.a.rate_limits",
       "5 tenants.a.budgets",
       "6 tenants.a.interceptors",
-      "7 routes",
-      "9 defaults.attempts",
-      "10 defaults.retry",
       "11 defaults.unknown_price",
       "12 usage",
       "13 audit",

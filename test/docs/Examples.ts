@@ -111,6 +111,7 @@ export const settled = (text: string): string =>
     .replace(/req_[0-9a-f]{32}/g, "req_0")
     .replace(/sandbox-[0-9a-f]{16}/g, "sandbox-0")
     .replace(/(x-gateway-overhead-ms: )[\d.]+/g, "$10")
+    .replace(/(x-gateway-attempts: .*;)\d+ms/g, "$10ms")
     .trim()
 
 /** Lines of `wanted` that `printed` lacks, in order; empty where it has them all. */

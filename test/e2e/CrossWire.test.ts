@@ -18,6 +18,7 @@ beforeAll(async () => {
   upstream = await startFakeUpstream()
   upstream.models([{ id: "listed", maxOutput: 4321 }])
   gateway = await startGateway(`
+defaults: { attempts: 1 }
 providers:
   openai: { type: openai, base_url: "${upstream.url}/v1", unlisted_models: allow }
   anthropic: { type: anthropic, base_url: "${upstream.url}", unlisted_models: allow }

@@ -125,7 +125,7 @@ describe("whole answers", () => {
     assert.strictEqual(headers.get("x-request-id"), "mine-1")
     assert.strictEqual(headers.get("x-gateway-model"), "sandbox::echo")
     assert.strictEqual(headers.get("x-gateway-provider"), "sandbox")
-    assert.strictEqual(headers.get("x-gateway-attempts"), "1")
+    assert.match(headers.get("x-gateway-attempts") ?? "", /^sandbox::echo;ok;\d+ms$/)
     assert.strictEqual(headers.get("x-gateway-fallback-used"), "false")
     assert.match(headers.get("x-gateway-cost") ?? "", /^0\.\d+$/)
     assert.match(headers.get("x-gateway-overhead-ms") ?? "", /^\d+\.\d\d$/)
@@ -295,7 +295,6 @@ describe("errors", () => {
 
   it("what this version does not do yet is refused by name", async () => {
     assert.strictEqual((await refused(ask("Hello", { async: true }))).field, "async")
-    assert.strictEqual((await refused(ask("Hello", { fallback: { models: ["sandbox::lorem"] } }))).field, "fallback")
   })
 })
 

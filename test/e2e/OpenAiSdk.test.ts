@@ -131,6 +131,7 @@ const user = (content: string) => ({ role: "user" as const, content })
 const sha256 = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"
 
 const configuration = (url: string): string => `
+defaults: { attempts: 1 }
 providers:
   openai: { type: openai, base_url: "${url}/v1", api_key: upstream-key, unlisted_models: allow }
   anthropic: { type: anthropic, base_url: "${url}", api_key: upstream-key, unlisted_models: allow }
@@ -431,11 +432,14 @@ describe.each(Object.entries<Provider>(providers))("%s", (slug, provider) => {
       assert.strictEqual(error.status, 502)
       assert.notInclude(error.message, "secret host")
     })
-    it("retrying is left to the SDK", async () => {
+    it("the gateway has spent its own attempts, so the SDK makes no more", async () => {
       upstream.reply(provider.error(503), provider.say({ text: words }))
-      const completion = await client.chat.completions.create({ model, messages: [user("Hi")] }, { maxRetries: 1 })
-      assert.strictEqual(completion.choices[0]?.message.content, "One two three")
-      assert.lengthOf(upstream.requests, 2)
+      const error = await failureOf(
+        client.chat.completions.create({ model, messages: [user("Hi")] }, { maxRetries: 2 })
+      )
+      assert.strictEqual(error.status, 503)
+      assert.strictEqual(error.headers?.get("x-should-retry"), "false")
+      assert.lengthOf(upstream.requests, 1)
     })
   })
 })

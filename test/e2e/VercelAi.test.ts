@@ -96,6 +96,7 @@ let models: ReturnType<typeof createOpenAICompatible>
 beforeAll(async () => {
   upstream = await startFakeUpstream()
   gateway = await startGateway(`
+defaults: { attempts: 1 }
 providers:
   openai: { type: openai, base_url: "${upstream.url}/v1", api_key: upstream-key, unlisted_models: allow }
   anthropic: { type: anthropic, base_url: "${upstream.url}", api_key: upstream-key, unlisted_models: allow }

@@ -52,9 +52,9 @@ export interface Composition extends GatewayOptions {
   readonly models?: ReadonlyArray<ModelRegistry.ModelOverride>
 }
 
-/** The gateway over these plugins. */
+/** The gateway over these plugins, with a single attempt unless more are asked for. */
 export const compose = ({ interceptors = [], models = [], providers, sinks = [], ...options }: Composition) =>
-  Gateway.layer(options).pipe(
+  Gateway.layer({ attempts: 1, ...options }).pipe(
     Layer.provideMerge(ModelRegistry.layer({ models })),
     Layer.provideMerge(Layer.mergeAll(
       Layer.empty,

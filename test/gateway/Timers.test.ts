@@ -198,7 +198,9 @@ const replied = (
       streamChat: () => Stream.die("not asked for"),
       openChat: () => open,
       models: unused,
-      model: () => unused
+      model: () => unused,
+      explain: () => unused,
+      routes: unused
     }
     const sent = yield* Queue.unbounded<string>()
     const fiber = yield* Effect.forkChild(

@@ -4,11 +4,17 @@
  *
  * One agent (one pool of connections an origin) for each upstream. The transport's own header and body timers are off:
  * the pipeline has the timers. The connect timer lives here, because only the transport knows when a connection stands.
+ *
+ * A request passes its breaker once, and then goes out with one key after the other until one is accepted. The breaker is
+ * told how the last of these calls ended.
  */
-import { Cause, Effect, Exit, Layer, Redacted, type Scope, Stream } from "effect"
+import { Cause, Context, Effect, Exit, Layer, Redacted, Scope, Stream } from "effect"
+import { CircuitBreaker } from "effect/persistence"
 import { Agent } from "undici"
+import { Breakers, type EndpointClass } from "../../sdk/Breakers.ts"
 import {
   Outbound,
+  type Secret,
   type Upstream,
   type UpstreamHead,
   type UpstreamOptions,
@@ -17,7 +23,9 @@ import {
   type UpstreamStream
 } from "../../sdk/Outbound.ts"
 import { ProviderError } from "../../sdk/Provider.ts"
+import * as Circuits from "./Circuits.ts"
 import { Exchange } from "./Exchange.ts"
+import * as KeyPool from "./KeyPool.ts"
 
 /** Connections to one origin at most; a request beyond them waits, under its connect timer. */
 const maxConnections = 1024
@@ -25,6 +33,16 @@ const maxConnections = 1024
 const highWaterMark = 64 * 1024
 const defaultMaxBytes = 64 * 1024 * 1024
 const defaultConnectTimeout = 10_000
+
+/** Options of the Layer. */
+export interface Options {
+  readonly breaker?: Circuits.CircuitOptions
+  /**
+   * The operator's connect timer, ms; default 10000. A connection that takes longer counts against the upstream, one that a
+   * caller's own shorter timer gave up does not.
+   */
+  readonly connectTimeout?: number
+}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Answers
@@ -102,8 +120,14 @@ class StreamedAnswer extends Exchange {
   }
 
   protected override failed(error: ProviderError): void {
-    this.#resume(Effect.fail(error))
+    // First, because who waits for the head may ask for the outcome as soon as it is resumed.
     this.#finish(Exit.fail(error))
+    this.#resume(Effect.fail(error))
+  }
+
+  /** How the body ended: absent while it goes on, and where it was left early. */
+  outcome(): Exit.Exit<never, ProviderError | Cause.Done> | undefined {
+    return this.#outcome
   }
 
   #finish(outcome: Exit.Exit<never, ProviderError | Cause.Done>): void {
@@ -152,8 +176,54 @@ const tooLarge = (provider: string, maxBytes: number) =>
     message: `the provider's answer is larger than ${maxBytes} bytes`
   })
 
+// ---------------------------------------------------------------------------------------------------------------------
+// What a call says about its upstream
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Errors of this machine or this process rather than of the upstream. */
+const own: ReadonlySet<string> = new Set([
+  "EADDRNOTAVAIL",
+  "EMFILE",
+  "ENFILE",
+  "ENOBUFS",
+  "UND_ERR_CLOSED",
+  "UND_ERR_DESTROYED",
+  "UND_ERR_INVALID_ARG",
+  "UND_ERR_NOT_SUPPORTED"
+])
+
+/** Connections that fail, broken HTTP, and connect timers that are not a caller's own shorter one. */
+const outcomeOfError = (error: ProviderError, connectTimeout: number): Circuits.Outcome => {
+  if (error.timeout !== undefined) return error.timeout.limitMs >= connectTimeout ? "Failure" : "Ignored"
+  // Without a code of the transport's it is a refusal of our own: an answer too large, keys used up.
+  if (error.code === undefined || (error.kind !== "transient" && error.kind !== "protocol")) return "Ignored"
+  return own.has(error.code) ? "Ignored" : "Failure"
+}
+
+/** An upstream that refuses a request is well; one that says it has too many says nothing of its health. */
+const outcomeOfStatus = (status: number): Circuits.Outcome =>
+  status >= 500 ? "Failure" : status === 408 || status === 429 ? "Ignored" : "Success"
+
+const chatPath = /\/(?:chat\/completions|completions|messages|responses|api\/(?:chat|generate))$/
+const modelsPath = /\/(?:models|api\/(?:tags|show|version))$/
+
+/** The breaker that a path belongs to. */
+const endpointOf = (request: UpstreamRequest): EndpointClass => {
+  if (request.endpoint !== undefined) return request.endpoint
+  const path = request.path.split("?", 1)[0] ?? ""
+  return chatPath.test(path) ? "chat" : modelsPath.test(path) ? "models" : "other"
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Upstreams
+// ---------------------------------------------------------------------------------------------------------------------
+
 /** Opens one upstream on an agent of its own. */
-const makeUpstream = (options: UpstreamOptions): Effect.Effect<Upstream, never, Scope.Scope> =>
+const makeUpstream = (
+  options: UpstreamOptions,
+  circuits: Circuits.Circuits,
+  configuredConnectTimeout: number
+): Effect.Effect<Upstream, never, Scope.Scope> =>
   Effect.gen(function*() {
     const { provider } = options
     const base = new URL(options.baseUrl)
@@ -178,46 +248,131 @@ const makeUpstream = (options: UpstreamOptions): Effect.Effect<Upstream, never, 
     for (const [name, value] of Object.entries(options.headers ?? {})) ownHeaders[name.toLowerCase()] = value
     const { credential } = options
     const credentialName = credential?.type === "header" ? credential.name.toLowerCase() : "authorization"
+    const secrets = credential === undefined ? [] : distinct(credential.secret)
+    const [onlySecret] = secrets
+    const retryAfter = options.retryAfter ?? (() => undefined)
+    const pool = secrets.length > 1 ? KeyPool.make(provider, secrets, retryAfter) : undefined
 
     /** The request's headers with the credential last, so that nothing can put itself in its place. */
-    const requestHeaders = (request: UpstreamRequest): Record<string, string> => {
+    const requestHeaders = (request: UpstreamRequest, key: Redacted.Redacted | undefined): Record<string, string> => {
       const headers: Record<string, string> = { ...ownHeaders }
       for (const name in request.headers) headers[name.toLowerCase()] = request.headers[name] ?? ""
-      if (credential !== undefined) {
-        const secret = Redacted.value(credential.secret)
-        headers[credentialName] = credential.type === "bearer" ? `Bearer ${secret}` : secret
+      if (key !== undefined) {
+        const secret = Redacted.value(key)
+        headers[credentialName] = credential?.type === "bearer" ? `Bearer ${secret}` : secret
       }
       return headers
     }
 
-    const start = <A extends Exchange>(request: UpstreamRequest, exchange: A): A => {
+    const start = <A extends Exchange>(
+      request: UpstreamRequest,
+      key: Redacted.Redacted | undefined,
+      exchange: A
+    ): A => {
       agent.dispatch({
         origin: base.origin,
         path: prefix + request.path,
         method: request.method,
-        headers: requestHeaders(request),
+        headers: requestHeaders(request, key),
         body: request.body ?? null
       }, exchange)
       exchange.limitConnect(request.connectTimeout ?? defaultConnectTimeout)
       return exchange
     }
 
-    const request = (request: UpstreamRequest): Effect.Effect<UpstreamResponse, ProviderError> =>
+    /** The answer, with what has become of the breaker where it counts against the upstream. */
+    const settleHead = <A extends UpstreamHead>(permit: Circuits.Permit, head: A): Effect.Effect<A> => {
+      const outcome = outcomeOfStatus(head.status)
+      return outcome === "Failure"
+        ? Effect.map(
+          permit.settle(outcome, retryAfter(head.headers)),
+          (open) => open ? { ...head, breaker: "open" } : head
+        )
+        : Effect.as(permit.settle(outcome), head)
+    }
+
+    const settleError = (permit: Circuits.Permit, error: ProviderError): Effect.Effect<boolean> =>
+      permit.settle(outcomeOfError(error, configuredConnectTimeout))
+
+    const failWith = (permit: Circuits.Permit) => (error: ProviderError): Effect.Effect<never, ProviderError> =>
+      Effect.flatMap(
+        settleError(permit, error),
+        (open) => Effect.fail(open ? new ProviderError({ ...error, message: error.message, breaker: "open" }) : error)
+      )
+
+    const requestOnce = (request: UpstreamRequest, key: Redacted.Redacted | undefined) =>
       Effect.callback<UpstreamResponse, ProviderError>((resume) => {
-        const answer = start(request, new WholeAnswer(provider, request.maxBytes ?? defaultMaxBytes, resume))
+        const answer = start(request, key, new WholeAnswer(provider, request.maxBytes ?? defaultMaxBytes, resume))
         return Effect.sync(() => answer.close())
       })
+
+    const request = (request: UpstreamRequest): Effect.Effect<UpstreamResponse, ProviderError> =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.scopedWith((scope) =>
+          Effect.flatMap(
+            Scope.provide(circuits.get(provider, endpointOf(request)).admit(request.force === true), scope),
+            (permit) =>
+              restore(
+                pool === undefined
+                  ? requestOnce(request, onlySecret)
+                  : pool.send({ send: (key) => requestOnce(request, key), discard: () => {} })
+              ).pipe(
+                Effect.matchEffect({ onFailure: failWith(permit), onSuccess: (answer) => settleHead(permit, answer) }),
+                // After either of these it changes nothing: it is for a caller who leaves.
+                Effect.ensuring(permit.settle("Ignored"))
+              )
+          )
+        )
+      )
 
     const stream = Effect.fnUntraced(
       function*(request: UpstreamRequest): Effect.fn.Return<UpstreamStream, ProviderError, Scope.Scope> {
         let answer: StreamedAnswer | undefined
-        yield* Effect.addFinalizer(() => Effect.sync(() => answer?.close()))
-        const head = yield* Effect.callback<UpstreamHead, ProviderError>((resume) => {
-          const started = start(request, new StreamedAnswer(provider, resume))
-          answer = started
-          return Effect.sync(() => started.close())
-        })
-        const body = Stream.fromPull(Effect.succeed(answer === undefined ? Cause.done() : answer.pull))
+        let completed = false
+        let passed = false
+        const circuit = circuits.get(provider, endpointOf(request))
+        const permit = yield* Effect.acquireRelease(circuit.admit(request.force === true), (permit) =>
+          Effect.suspend(() => {
+            answer?.close()
+            const outcome = answer?.outcome()
+            if (outcome !== undefined && Exit.isFailure(outcome)) {
+              const failure = outcome.cause.reasons.find(Cause.isFailReason)
+              if (failure !== undefined && !Cause.isDone(failure.error)) {
+                return passed ? circuit.fail : settleError(permit, failure.error)
+              }
+            }
+            return permit.settle(completed || outcome !== undefined ? "Success" : "Ignored")
+          }))
+        const open = (key: Redacted.Redacted | undefined) =>
+          Effect.callback<UpstreamHead & { readonly answer: StreamedAnswer }, ProviderError>((resume) => {
+            const started = new StreamedAnswer(
+              provider,
+              (head) =>
+                resume(Effect.map(head, ({ headers, status }) => ({ status, headers, answer: started })))
+            )
+            answer = started
+            start(request, key, started)
+            return Effect.sync(() =>
+              started.close()
+            )
+          })
+        const sent = yield* Effect.catch(
+          pool === undefined
+            ? open(onlySecret)
+            : pool.send({ send: open, discard: ({ answer }) => answer.complete() }),
+          failWith(permit)
+        )
+        const answered = sent.status >= 200 && sent.status < 300
+        const { answer: read, ...head } = answered ? sent : yield* settleHead(permit, sent)
+        answer = read
+        // Others wait for a probe, so it does not last as long as the stream: it has passed when the body has begun.
+        const pull = permit.probe && answered
+          ? Effect.tap(read.pull, () => {
+            passed = true
+            return permit.settle("Success")
+          })
+          : read.pull
+        const body = Stream.fromPull(Effect.succeed(pull))
         return {
           ...head,
           body,
@@ -227,7 +382,10 @@ const makeUpstream = (options: UpstreamOptions): Effect.Effect<Upstream, never, 
               read.size += chunk.length
               return read
             }).pipe(Effect.map((read) => decodeUtf8(read.chunks))),
-          complete: () => answer?.complete()
+          complete: () => {
+            completed = true
+            read.complete()
+          }
         }
       }
     )
@@ -235,5 +393,27 @@ const makeUpstream = (options: UpstreamOptions): Effect.Effect<Upstream, never, 
     return { request, stream }
   })
 
-/** Outbound over undici. */
-export const layer: Layer.Layer<Outbound> = Layer.succeed(Outbound, { upstream: makeUpstream })
+/** The keys without repetitions. */
+const distinct = (secret: Secret): ReadonlyArray<Redacted.Redacted> => {
+  if (Redacted.isRedacted(secret)) return [secret]
+  const seen = new Map<string, Redacted.Redacted>()
+  for (const key of secret) if (!seen.has(Redacted.value(key))) seen.set(Redacted.value(key), key)
+  return Array.from(seen.values())
+}
+
+/** Outbound over undici, and the breakers of its upstreams, in this process's memory. */
+export const layerWith = (options: Options): Layer.Layer<Outbound | Breakers> =>
+  Layer.effectContext(
+    Effect.map(Circuits.make(options.breaker ?? {}), (circuits) => {
+      const connectTimeout = options.connectTimeout ?? defaultConnectTimeout
+      return Context.make(Outbound, { upstream: (upstream) => makeUpstream(upstream, circuits, connectTimeout) }).pipe(
+        Context.add(Breakers, {
+          states: circuits.states,
+          report: (provider, endpoint) => circuits.get(provider, endpoint).fail
+        })
+      )
+    })
+  ).pipe(Layer.provide(CircuitBreaker.layerStoreMemory()))
+
+/** `layerWith` without options. */
+export const layer: Layer.Layer<Outbound | Breakers> = layerWith({})

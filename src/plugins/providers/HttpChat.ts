@@ -5,7 +5,7 @@
 import { Cause, Effect, Result, type Scope, Stream } from "effect"
 import type { ChatChunk, ChatResponse } from "../../sdk/Chat.ts"
 import { ValidationError } from "../../sdk/GatewayError.ts"
-import type { Upstream, UpstreamRequest } from "../../sdk/Outbound.ts"
+import { credentialsExhausted, type Upstream, type UpstreamHead, type UpstreamRequest } from "../../sdk/Outbound.ts"
 import { type ChatCall, type Failure, type Provider, ProviderError } from "../../sdk/Provider.ts"
 import { annotate } from "../../sdk/Wire.ts"
 import type { ChatStreamDecoder, ChatUpstreamCodec, Json } from "../../wire/Codec.ts"
@@ -28,6 +28,21 @@ export interface HttpChatEndpoint {
 
 /** Bytes of an error answer that are read. */
 const maxErrorBody = 64 * 1024
+
+/** The error that an answer of a status other than 2xx tells. */
+export const answerError = (
+  { codec, errorOf }: Pick<HttpChatEndpoint, "codec" | "errorOf">,
+  { breaker, headers, keysRefused, status }: UpstreamHead,
+  body: string
+): ProviderError => {
+  const failure = codec.decodeError(status, headers, body)
+  const exhausted = keysRefused === true && failure.kind === "credential"
+  return errorOf({
+    ...failure,
+    ...(exhausted ? { code: credentialsExhausted } : {}),
+    ...(breaker === undefined ? {} : { breaker })
+  })
+}
 
 /** A request that the wire has no form for: the caller's error, found before anything was sent. */
 const refused = (provider: string, error: ValidationError): ProviderError =>
@@ -76,7 +91,9 @@ const prepare = (
       ...encoded.success.headers
     },
     body,
-    connectTimeout: call.connectTimeout
+    endpoint: "chat",
+    connectTimeout: call.connectTimeout,
+    ...(call.force === true ? { force: true } : {})
   }
   return Result.succeed({ request, dropped: encoded.success.dropped })
 }
@@ -98,7 +115,7 @@ export const chat = (endpoint: HttpChatEndpoint): NonNullable<Provider["chat"]> 
     const { request, dropped } = yield* Effect.fromResult(prepare(endpoint, call, false))
     const answer = yield* endpoint.upstream.request(request)
     if (!isSuccess(answer.status)) {
-      return yield* endpoint.errorOf(endpoint.codec.decodeError(answer.status, answer.headers, answer.body))
+      return yield* answerError(endpoint, answer, answer.body)
     }
     const json = parseJson(answer.body)
     if (Result.isFailure(json)) return yield* malformed(endpoint.provider)
@@ -115,8 +132,7 @@ export const streamChat = (endpoint: HttpChatEndpoint): NonNullable<Provider["st
     const { request, dropped } = yield* Effect.fromResult(prepare(endpoint, call, true))
     const answer = yield* endpoint.upstream.stream(request)
     if (!isSuccess(answer.status)) {
-      const body = yield* answer.text(maxErrorBody)
-      return yield* endpoint.errorOf(endpoint.codec.decodeError(answer.status, answer.headers, body))
+      return yield* answerError(endpoint, answer, yield* answer.text(maxErrorBody))
     }
     const type = answer.headers["content-type"] ?? ""
     if (type.startsWith("application/json") && endpoint.streamType !== "application/json") {

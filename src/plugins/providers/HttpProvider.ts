@@ -1,8 +1,9 @@
 /** What the providers that are reached over HTTP have in common beside their chat: options, credentials, discovery. */
 import { Effect, Redacted, Result } from "effect"
-import type { UpstreamOptions, UpstreamRequest } from "../../sdk/Outbound.ts"
+import type { Credential, UpstreamOptions, UpstreamRequest } from "../../sdk/Outbound.ts"
 import { type Failure, type Provider, ProviderError } from "../../sdk/Provider.ts"
-import { type HttpChatEndpoint, parseJson } from "./HttpChat.ts"
+import { retryAfterMs } from "../../wire/RetryAfter.ts"
+import { answerError, type HttpChatEndpoint, parseJson } from "./HttpChat.ts"
 
 /** Options that every HTTP provider has. */
 export interface HttpProviderOptions {
@@ -10,6 +11,8 @@ export interface HttpProviderOptions {
   readonly slug?: string
   /** The upstream's key; none for servers that ask for none. */
   readonly apiKey?: Redacted.Redacted | undefined
+  /** More keys. All are used in turn; one that the upstream refuses or limits is passed over. */
+  readonly apiKeys?: ReadonlyArray<Redacted.Redacted> | undefined
   /** Sent with every request. */
   readonly headers?: Readonly<Record<string, string>> | undefined
   /** Whether models that nobody knows may be called; by default until discovery has answered. */
@@ -18,9 +21,18 @@ export interface HttpProviderOptions {
   readonly discoveryInterval?: number | undefined
 }
 
-/** A key as `authorization: Bearer …`. */
-export const bearer = (apiKey: Redacted.Redacted | undefined): Pick<UpstreamOptions, "credential"> =>
-  apiKey === undefined ? {} : { credential: { type: "bearer", secret: apiKey } }
+/** The keys in `authorization: Bearer …`, or in a header of their own where it is named, and how limits are told. */
+export const access = (
+  { apiKey, apiKeys = [] }: HttpProviderOptions,
+  header?: string
+): Pick<UpstreamOptions, "credential" | "retryAfter"> => {
+  const secret = apiKey === undefined ? apiKeys : [apiKey, ...apiKeys]
+  if (secret.length === 0) return { retryAfter: retryAfterMs }
+  const credential: Credential = header === undefined
+    ? { type: "bearer", secret }
+    : { type: "header", name: header, secret }
+  return { credential, retryAfter: retryAfterMs }
+}
 
 /** The parts of a provider's record that its options decide. */
 export const registration = (
@@ -39,10 +51,12 @@ const minSecretLength = 12
  */
 export const errorOf = (
   provider: string,
-  { apiKey, headers = {} }: HttpProviderOptions
+  { apiKey, apiKeys = [], headers = {} }: HttpProviderOptions
 ): (failure: Failure) => ProviderError => {
-  const values = apiKey === undefined ? Object.values(headers) : [Redacted.value(apiKey), ...Object.values(headers)]
-  const secrets = values.filter((value) => value.length >= minSecretLength)
+  const keys = apiKey === undefined ? apiKeys : [apiKey, ...apiKeys]
+  const secrets = [...keys.map(Redacted.value), ...Object.values(headers)].filter((value) =>
+    value.length >= minSecretLength
+  )
   const concealed = (told: string): string =>
     secrets.reduce((text, secret) => text.replaceAll(secret, "[hidden]"), told)
   return (failure) =>
@@ -64,7 +78,7 @@ export const requestJson = Effect.fnUntraced(function*<A>(
 ): Effect.fn.Return<A, ProviderError> {
   const answer = yield* upstream.request(request)
   if (answer.status < 200 || answer.status >= 300) {
-    return yield* errorOf(codec.decodeError(answer.status, answer.headers, answer.body))
+    return yield* answerError({ codec, errorOf }, answer, answer.body)
   }
   const decoded = Result.flatMap(
     Result.mapError(parseJson(answer.body), (): Failure => ({

@@ -1,16 +1,19 @@
 /** The native API's handlers, its documentation at `/openapi.json` and `/docs`, and its errors as problem details. */
-import { Effect, Layer, Result, Schema } from "effect"
+import { Effect, Layer, Option, Result, Schema } from "effect"
 import { HttpApiBuilder, HttpApiScalar } from "effect/http-api"
 import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
+import { Breakers, type BreakerState } from "../../sdk/Breakers.ts"
 import { ChatAnswer, ChatChunk, ChatRequest, toAnswer } from "../../sdk/Chat.ts"
 import { GatewayApi, ModelList } from "../../sdk/GatewayApi.ts"
 import { fail, type GatewayError } from "../../sdk/GatewayError.ts"
 import { validationError } from "../../sdk/Issues.ts"
+import type { ModelInfo } from "../../sdk/Model.ts"
 import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import { problemOf } from "./Problem.ts"
+import * as RoutesApi from "./RoutesApi.ts"
 
 /** How the native API tells its callers what went wrong. */
 export const door: Door = {
@@ -47,17 +50,33 @@ const chat = (options: RouteOptions) =>
     })
   )
 
+/** Each model with the state of its provider's breaker, where that has seen a call. */
+const withBreakers = Effect.fnUntraced(function*(models: ReadonlyArray<ModelInfo>) {
+  const breakers = yield* Effect.serviceOption(Breakers)
+  if (Option.isNone(breakers)) return models
+  const states = new Map<string, BreakerState["state"]>()
+  for (const { endpoint, provider, state } of yield* breakers.value.states) {
+    if (endpoint === "chat") states.set(provider, state)
+  }
+  return models.map((model): ModelInfo => {
+    const breaker = states.get(model.provider)
+    return breaker === undefined ? model : { ...model, breaker }
+  })
+})
+
 const models = visit(
   door,
   Effect.fnUntraced(function*({ requestId }) {
     const gateway = yield* Gateway
-    return json(encodeModels({ models: yield* gateway.models }), { "x-request-id": requestId })
+    const models = yield* withBreakers(yield* gateway.models)
+    return json(encodeModels({ models }), { "x-request-id": requestId })
   })
 )
 
 const served: ServedPaths = {
   "/llm-gateway/v1/chat/completions": "POST",
   "/llm-gateway/v1/models": "GET, HEAD",
+  "/llm-gateway/v1/routes": "GET, HEAD",
   "/openapi.json": "GET, HEAD",
   "/docs": "GET, HEAD",
   "/health/live": "GET, HEAD",
@@ -73,7 +92,12 @@ export const layer = (options: RouteOptions) =>
     HttpApiBuilder.layer(GatewayApi, { openapiPath: "/openapi.json" }).pipe(
       Layer.provide([
         HttpApiBuilder.group(GatewayApi, "chat", (handlers) => handlers.handleRaw("chat", () => chat(options))),
-        HttpApiBuilder.group(GatewayApi, "models", (handlers) => handlers.handleRaw("models", () => models))
+        HttpApiBuilder.group(GatewayApi, "models", (handlers) => handlers.handleRaw("models", () => models)),
+        HttpApiBuilder.group(GatewayApi, "routes", (handlers) => {
+          const list = RoutesApi.list(door)
+          const explain = RoutesApi.explain(door, options.maxBodyBytes)
+          return handlers.handleRaw("routes", () => list).handleRaw("explain", () => explain)
+        })
       ])
     ),
     HttpApiScalar.layer(GatewayApi, { path: "/docs" }),

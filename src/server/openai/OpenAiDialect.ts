@@ -4,7 +4,9 @@ import { HttpRouter } from "effect/http"
 import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
 import type { ChatRequest } from "../../sdk/Chat.ts"
+import type { RouteInfo } from "../../sdk/GatewayApi.ts"
 import { fail, NotFound } from "../../sdk/GatewayError.ts"
+import type { ModelInfo } from "../../sdk/Model.ts"
 import { encodeModel, encodeModels, openAiChat } from "../../wire/openai/OpenAiChat.ts"
 import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
@@ -35,6 +37,14 @@ const completions = (options: RouteOptions) =>
 
 const modelsPath = "/v1/models/"
 
+/** A route is to these callers one more model, of the gateway's own. */
+const asModel = ({ name }: RouteInfo): ModelInfo => ({
+  id: name,
+  provider: "llm-gateway",
+  model: name,
+  status: "active"
+})
+
 /** The list, or one model: ids hold slashes and colons, so the id is all that follows, and may come percent-encoded. */
 const models = visit(
   door,
@@ -43,12 +53,17 @@ const models = visit(
     const path = request.url.split("?", 1)[0] ?? ""
     const at = path.indexOf(modelsPath)
     const encoded = at < 0 ? "" : path.slice(at + modelsPath.length)
-    if (encoded === "") return json(encodeModels(yield* gateway.models), { "x-request-id": requestId })
+    const routes = yield* gateway.routes
+    if (encoded === "") {
+      return json(encodeModels([...routes.map(asModel), ...yield* gateway.models]), { "x-request-id": requestId })
+    }
     const id = yield* Effect.try({
       try: () => decodeURIComponent(encoded),
       catch: () => fail(new NotFound({ message: "the model's id in the path is not valid percent-encoding" }))
     })
-    return json(encodeModel(yield* gateway.model(id)), { "x-request-id": requestId })
+    const route = routes.find(({ name }) => name === id)
+    const model = route === undefined ? yield* gateway.model(id) : asModel(route)
+    return json(encodeModel(model), { "x-request-id": requestId })
   })
 )
 

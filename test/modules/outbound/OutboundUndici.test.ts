@@ -386,7 +386,7 @@ describe("connections", () => {
 
   it("an error body is read as far as it is wanted, and the connection is used again", async () => {
     const far = await overHttp((_, response) => {
-      response.statusCode = 503
+      response.statusCode = 400
       response.end("x".repeat(100_000))
     })
     await withUpstream(far.url, (upstream) =>

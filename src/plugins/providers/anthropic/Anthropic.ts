@@ -5,7 +5,7 @@ import * as Provider from "../../../sdk/Provider.ts"
 import { anthropicMessages, decodeModels } from "../../../wire/anthropic/AnthropicMessages.ts"
 import { sse } from "../../../wire/Framing.ts"
 import * as HttpChat from "../HttpChat.ts"
-import { errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
+import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 
 /** Options of the Anthropic plugin; `baseUrl` is without the version, as in Anthropic's SDKs. */
 export interface Options extends HttpProviderOptions {
@@ -25,9 +25,7 @@ export const layer = (options: Options = {}) =>
     const upstream = yield* outbound.upstream({
       provider: slug,
       baseUrl,
-      ...(options.apiKey === undefined
-        ? {}
-        : { credential: { type: "header", name: "x-api-key", secret: options.apiKey } }),
+      ...access(options, "x-api-key"),
       headers: { "anthropic-version": version, ...options.headers }
     })
     const endpoint: HttpChat.HttpChatEndpoint = {

@@ -5,7 +5,7 @@ import * as Provider from "../../../sdk/Provider.ts"
 import { ndjson } from "../../../wire/Framing.ts"
 import { decodeShow, decodeTags, ollamaChat } from "../../../wire/ollama/OllamaChat.ts"
 import * as HttpChat from "../HttpChat.ts"
-import { bearer, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
+import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 
 /** Options of the Ollama plugin. */
 export interface Options extends HttpProviderOptions {
@@ -25,7 +25,7 @@ export const layer = (options: Options = {}) =>
     const upstream = yield* outbound.upstream({
       provider: slug,
       baseUrl,
-      ...bearer(options.apiKey),
+      ...access(options),
       ...(options.headers === undefined ? {} : { headers: options.headers })
     })
     const endpoint: HttpChat.HttpChatEndpoint = {

@@ -7,7 +7,7 @@ import { Outbound, type UpstreamOptions } from "../../../sdk/Outbound.ts"
 import * as Provider from "../../../sdk/Provider.ts"
 import { sse } from "../../../wire/Framing.ts"
 import { decodeModels, openAiChat } from "../../../wire/openai/OpenAiChat.ts"
-import { bearer, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
+import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 import * as HttpChat from "../HttpChat.ts"
 
 /** Options of the OpenAI plugin; `baseUrl` includes the version, as in the OpenAI SDKs. */
@@ -24,7 +24,7 @@ export const layer = (options: Options = {}) =>
     const upstreamOptions: UpstreamOptions = {
       provider: slug,
       baseUrl: options.baseUrl ?? "https://api.openai.com/v1",
-      ...bearer(options.apiKey),
+      ...access(options),
       ...(options.headers === undefined ? {} : { headers: options.headers })
     }
     const upstream = yield* outbound.upstream(upstreamOptions)

@@ -1,0 +1,85 @@
+/** The headers in which a caller of any dialect says what its body has no field for. */
+import { Result, Schema } from "effect"
+import type { RequestOptions, Timeouts } from "../sdk/Caller.ts"
+import type { Fallback } from "../sdk/Chat.ts"
+import { invalid, type ValidationError } from "../sdk/GatewayError.ts"
+import { RoutePolicy } from "../sdk/Routes.ts"
+
+type Headers = Readonly<Record<string, string | undefined>>
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
+
+const timeoutHeaders: ReadonlyArray<readonly [string, keyof Timeouts]> = [
+  ["x-gateway-timeout-connect", "connect"],
+  ["x-gateway-timeout-first-token", "firstToken"],
+  ["x-gateway-timeout-idle", "idle"],
+  ["x-gateway-timeout-total", "total"]
+]
+
+const durationPattern = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m)?$/
+const unitMs: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000 }
+
+/** A number of ms, or one with its unit: `1500`, `1500ms`, `1.5s`, `2m`. */
+const durationOf = (value: string): number => {
+  const match = durationPattern.exec(value.trim())
+  return match === null ? NaN : Number(match[1]) * (unitMs[match[2] ?? "ms"] ?? 1)
+}
+
+/** Models that a caller may name. */
+const maxFallbacks = 16
+const maxStickyKey = 256
+
+/** `model-a, model-b`, and behind a semicolon how: `; strategy=parallel`. */
+const fallbackOf = (value: string): Fallback | undefined => {
+  const [list = "", ...parameters] = value.split(";")
+  const models = list.split(",").map((model) => model.trim())
+  if (models.length > maxFallbacks || models.some((model) => model === "")) return undefined
+  let strategy: Fallback["strategy"]
+  for (const parameter of parameters) {
+    const match = /^\s*strategy\s*=\s*(sequential|parallel)\s*$/.exec(parameter)
+    if (match === null) return undefined
+    strategy = match[1] === "parallel" ? "parallel" : "sequential"
+  }
+  return strategy === undefined ? { models } : { models, strategy }
+}
+
+const isRoutePolicy = Schema.is(RoutePolicy)
+
+/** Reads `x-gateway-timeout-*`, `x-gateway-fallback`, `x-gateway-route-policy` and `x-gateway-sticky-key`. */
+export const requestOptions = (headers: Headers, requestId: string): Result.Result<RequestOptions, ValidationError> => {
+  const options: Mutable<RequestOptions> = { requestId }
+  let timeouts: { -readonly [Key in keyof Timeouts]?: Timeouts[Key] } | undefined
+  for (const [header, key] of timeoutHeaders) {
+    const value = headers[header]
+    if (value === undefined) continue
+    const ms = durationOf(value)
+    if (!(ms > 0)) return Result.fail(invalid(header, "expected a duration such as 500, 500ms, 30s or 2m"))
+    timeouts ??= {}
+    timeouts[key] = ms
+  }
+  if (timeouts !== undefined) options.timeouts = timeouts
+  const fallback = headers["x-gateway-fallback"]
+  if (fallback !== undefined) {
+    const read = fallbackOf(fallback)
+    if (read === undefined) {
+      return Result.fail(
+        invalid(
+          "x-gateway-fallback",
+          "expected model ids, such as \"openai::gpt-4o, ollama::llama3.2; strategy=parallel\""
+        )
+      )
+    }
+    options.fallback = read
+  }
+  const policy = headers["x-gateway-route-policy"]
+  if (policy !== undefined) {
+    if (!isRoutePolicy(policy)) {
+      return Result.fail(
+        invalid("x-gateway-route-policy", `expected one of ${RoutePolicy.literals.join(", ")}`)
+      )
+    }
+    options.routePolicy = policy
+  }
+  const sticky = headers["x-gateway-sticky-key"]
+  if (sticky !== undefined) options.stickyKey = sticky.slice(0, maxStickyKey)
+  return Result.succeed(options)
+}
