@@ -84,6 +84,39 @@ const unchanged = Effect.succeed(false)
 
 type Store = CircuitBreaker.CircuitBreakerStore["Service"]
 
+type Record = (
+  admission: CircuitBreaker.Admission,
+  outcome: Outcome,
+  retryAfterMs: number | undefined
+) => Effect.Effect<boolean>
+
+/**
+ * Leave that the store has given. A class, because it is made for every call: V8 puts function literals in object literals
+ * straight into its old space, where they keep the request alive.
+ */
+class Admitted implements Permit {
+  readonly #admission: CircuitBreaker.Admission
+  readonly #record: Record
+  #settled = false
+
+  constructor(admission: CircuitBreaker.Admission, record: Record) {
+    this.#admission = admission
+    this.#record = record
+  }
+
+  get probe(): boolean {
+    return this.#admission.probe
+  }
+
+  settle(outcome: Outcome, retryAfterMs?: number): Effect.Effect<boolean> {
+    return Effect.suspend(() => {
+      if (this.#settled) return unchanged
+      this.#settled = true
+      return this.#record(this.#admission, outcome, retryAfterMs)
+    })
+  }
+}
+
 const makeCircuit = (
   store: Store,
   provider: string,
@@ -142,18 +175,7 @@ const makeCircuit = (
     )
   }
 
-  const admitted = (admission: CircuitBreaker.Admission): Permit => {
-    let settled = false
-    return {
-      probe: admission.probe,
-      settle: (outcome, retryAfterMs) =>
-        Effect.suspend(() => {
-          if (settled) return unchanged
-          settled = true
-          return record(admission, outcome, retryAfterMs)
-        })
-    }
-  }
+  const admitted = (admission: CircuitBreaker.Admission): Permit => new Admitted(admission, record)
 
   /** A call past a circuit that is not closed. The store knows nothing of it. */
   const past = (): Permit => {

@@ -8,7 +8,7 @@
  * A request passes its breaker once, and then goes out with one key after the other until one is accepted. The breaker is
  * told how the last of these calls ended.
  */
-import { Cause, Context, Effect, Exit, Layer, Redacted, Scope, Stream } from "effect"
+import { Cause, Context, Effect, Exit, identity, Layer, Redacted, Scope, Stream } from "effect"
 import { CircuitBreaker } from "effect/persistence"
 import { Agent } from "undici"
 import { Breakers, type EndpointClass } from "../../sdk/Breakers.ts"
@@ -300,6 +300,18 @@ const makeUpstream = (
         (open) => Effect.fail(open ? new ProviderError({ ...error, message: error.message, breaker: "open" }) : error)
       )
 
+    /** What a call has come to, once its breaker knows it. */
+    const concluded = <A extends UpstreamHead>(
+      permit: Circuits.Permit,
+      exit: Exit.Exit<A, ProviderError>
+    ): Effect.Effect<A, ProviderError> => {
+      if (Exit.isSuccess(exit)) return settleHead(permit, exit.value)
+      const failure = exit.cause.reasons.find(Cause.isFailReason)
+      if (failure !== undefined) return failWith(permit)(failure.error)
+      // The caller has left: that says nothing of the upstream.
+      return Effect.andThen(permit.settle("Ignored"), Effect.failCause(exit.cause))
+    }
+
     const requestOnce = (request: UpstreamRequest, key: Redacted.Redacted | undefined) =>
       Effect.callback<UpstreamResponse, ProviderError>((resume) => {
         const answer = start(request, key, new WholeAnswer(provider, request.maxBytes ?? defaultMaxBytes, resume))
@@ -307,23 +319,23 @@ const makeUpstream = (
       })
 
     const request = (request: UpstreamRequest): Effect.Effect<UpstreamResponse, ProviderError> =>
-      Effect.uninterruptibleMask((restore) =>
-        Effect.scopedWith((scope) =>
-          Effect.flatMap(
-            Scope.provide(circuits.get(provider, endpointOf(request)).admit(request.force === true), scope),
-            (permit) =>
-              restore(
-                pool === undefined
-                  ? requestOnce(request, onlySecret)
-                  : pool.send({ send: (key) => requestOnce(request, key), discard: () => {} })
-              ).pipe(
-                Effect.matchEffect({ onFailure: failWith(permit), onSuccess: (answer) => settleHead(permit, answer) }),
-                // After either of these it changes nothing: it is for a caller who leaves.
-                Effect.ensuring(permit.settle("Ignored"))
-              )
-          )
+      Effect.uninterruptibleMask((restore) => {
+        // Only a probe puts anything into it, so only a probe's is worth closing.
+        const scope = Scope.makeUnsafe()
+        return Effect.flatMap(
+          Scope.provide(circuits.get(provider, endpointOf(request)).admit(request.force === true), scope),
+          (permit) =>
+            restore(
+              pool === undefined
+                ? requestOnce(request, onlySecret)
+                : pool.send({ send: (key) => requestOnce(request, key), discard: () => {} })
+            ).pipe(
+              Effect.exit,
+              Effect.flatMap((exit) => concluded(permit, exit)),
+              permit.probe ? Effect.ensuring(Scope.close(scope, Exit.void)) : identity
+            )
         )
-      )
+      })
 
     const stream = Effect.fnUntraced(
       function*(request: UpstreamRequest): Effect.fn.Return<UpstreamStream, ProviderError, Scope.Scope> {
