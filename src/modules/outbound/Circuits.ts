@@ -32,7 +32,7 @@ export interface Permit {
    * Records the outcome, and tells whether the circuit is open because of it or in spite of it. `retryAfterMs` is the
    * upstream's own wish, and can only lengthen an opening.
    */
-  readonly settle: (outcome: Outcome, retryAfterMs?: number) => Effect.Effect<boolean>
+  settle(outcome: Outcome, retryAfterMs?: number): Effect.Effect<boolean>
 }
 
 /** One circuit. */

@@ -326,7 +326,7 @@ describe("openings", () => {
       const circuit = circuits.get("far", "chat")
       const lasted: Array<number> = []
       for (let i = 0; i < 5; i++) {
-        yield* Effect.scoped(Effect.flatMap(circuit.admit(false), ({ settle }) => settle("Failure")))
+        yield* Effect.scoped(Effect.flatMap(circuit.admit(false), (permit) => permit.settle("Failure")))
         const error = yield* Effect.flip(Effect.scoped(circuit.admit(false)))
         lasted.push(error.retryAfterMs ?? 0)
         yield* TestClock.adjust(error.retryAfterMs ?? 0)
