@@ -2,7 +2,8 @@
  * The gateway itself: one Effect program for each operation, composed of the stages beside this file.
  *
  * ```
- * validate -> interceptors (pre) -> resolve model, tools, schema -> attempt under timers -> check -> interceptors (post)
+ * validate -> interceptors (pre) -> resolve model, tools, schema -> plan -> attempts (retry, fallback, hedge) under timers
+ *   -> check -> interceptors (post)
  * ```
  *
  * with accounting around all of it, on every exit. It knows no plugin, no store and no protocol; those are Layers that

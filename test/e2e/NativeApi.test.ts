@@ -183,7 +183,7 @@ describe("tools", () => {
       },
       name: "get_weather"
     },
-    reference: { tool: { type: "reference", schema_id: weather }, name: "get_weather" },
+    reference: { tool: { type: "reference", schema_id: weather }, name: weather },
     inline_gts: {
       tool: {
         type: "inline_gts",
@@ -193,7 +193,7 @@ describe("tools", () => {
           properties: { place: { $ref: `gts://${place}` } }
         }
       },
-      name: "find_place"
+      name: "gts.x.core.faas.func.v1~acme.app._.find_place.v1~"
     }
   }
   for (const [form, { name, tool }] of Object.entries(forms)) {
@@ -202,7 +202,7 @@ describe("tools", () => {
       const answer = await answered({ model: "sandbox::tools", messages: [question], tools: [tool] })
       assert.strictEqual(answer.finishReason, "tool_calls")
       const [call] = answer.toolCalls
-      assert.include(call?.name, name)
+      assert.strictEqual(call?.name, name)
       assert.isTrue(isJson(parsed(call?.arguments ?? "")))
       const parts = answer.content.filter((part) => part.type === "tool_call")
       assert.deepStrictEqual(parts.map(({ id }) => id), answer.toolCalls.map(({ id }) => id))

@@ -50,10 +50,13 @@ export interface Composition extends GatewayOptions {
   readonly interceptors?: ReadonlyArray<Interceptor.Interceptor>
   readonly sinks?: ReadonlyArray<UsageSink.UsageSink>
   readonly models?: ReadonlyArray<ModelRegistry.ModelOverride>
+  readonly types?: Layer.Layer<TypeRegistry>
 }
 
 /** The gateway over these plugins, with a single attempt unless more are asked for. */
-export const compose = ({ interceptors = [], models = [], providers, sinks = [], ...options }: Composition) =>
+export const compose = (
+  { interceptors = [], models = [], providers, sinks = [], types = TypeRegistry.layerEmpty, ...options }: Composition
+) =>
   Gateway.layer({ attempts: 1, ...options }).pipe(
     Layer.provideMerge(ModelRegistry.layer({ models })),
     Layer.provideMerge(Layer.mergeAll(
@@ -62,6 +65,6 @@ export const compose = ({ interceptors = [], models = [], providers, sinks = [],
       ...interceptors.map(Interceptor.layer),
       ...sinks.map(UsageSink.layer)
     )),
-    Layer.provideMerge(Layer.mergeAll(Registries.layer, TypeRegistry.layerEmpty)),
+    Layer.provideMerge(Layer.mergeAll(Registries.layer, types)),
     Layer.orDie
   )
