@@ -9,7 +9,6 @@ import { costNanoUsd, usd } from "../sdk/Pricing.ts"
 import { type Usage, zero } from "../sdk/Usage.ts"
 import type { UsageRecord, UsageSink } from "../sdk/UsageSink.ts"
 import { annotate } from "../sdk/Wire.ts"
-import { describeDefect } from "./Defect.ts"
 import type { Exchange } from "./Exchange.ts"
 import { estimateContent, estimateInput, estimateText } from "./TokenEstimate.ts"
 
@@ -87,7 +86,11 @@ export class StreamAccount {
 }
 
 const outcomeOf = (exchange: Exchange, exit: Exit.Exit<unknown, GatewayError>): UsageRecord["outcome"] => {
-  if (Exit.isFailure(exit)) return Cause.hasInterruptsOnly(exit.cause) ? "cancelled" : "failed"
+  if (Exit.isFailure(exit)) {
+    if (Cause.hasInterruptsOnly(exit.cause)) return "cancelled"
+    const code = exit.cause.reasons.find(Cause.isFailReason)?.error.code
+    return code === "request_blocked" || code === "response_blocked" ? "blocked" : "failed"
+  }
   return exchange.finishReason === undefined ? "cancelled" : "completed"
 }
 
@@ -106,9 +109,15 @@ export const record = (
     (outcome === "cancelled" && exchange.attempts.length > 0
       ? price(exchange, { inputTokens: estimateInput(request), outputTokens: 0, estimated: true })
       : zero)
+  const { caller } = exchange
   const written: UsageRecord = {
+    id: exchange.recordId,
     requestId: exchange.requestId,
-    caller: exchange.caller,
+    kind: "request",
+    tenant: caller.tenant,
+    ...(caller.user === undefined ? {} : { user: caller.user }),
+    ...(caller.keyId === undefined ? {} : { keyId: caller.keyId }),
+    tags: exchange.tags,
     operation: "chat",
     streamed: exchange.streamed,
     modelAsked: exchange.modelAsked,
@@ -119,6 +128,7 @@ export const record = (
     startedAt: exchange.startedAt,
     durationMs: exchange.elapsed(),
     ...(exchange.firstTokenMs === undefined ? {} : { firstTokenMs: exchange.firstTokenMs }),
+    overheadMs: Math.max(0, exchange.elapsed() - exchange.upstreamMs),
     outcome,
     ...(failure === undefined ? {} : { errorCode: failure.error.code }),
     ...(exchange.finishReason === undefined ? {} : { finishReason: exchange.finishReason })
@@ -126,12 +136,10 @@ export const record = (
   return Effect.forEach(
     sinks,
     (sink) =>
-      Effect.catchDefect(sink.record(written), (defect) =>
-        Effect.logError("a usage sink failed with a defect", {
-          sink: sink.name,
-          requestId: exchange.requestId,
-          ...describeDefect(defect)
-        })),
+      Effect.catchCause(
+        sink.write([written]),
+        (cause) => Effect.logError("a usage sink failed", { sink: sink.name, requestId: exchange.requestId, cause })
+      ),
     { discard: true }
   )
 }

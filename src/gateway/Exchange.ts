@@ -21,6 +21,8 @@ export interface AttemptReport {
 /** The running state of one request. Mutable, and private to its request. */
 export class Exchange {
   readonly requestId: string
+  /** Unique among all requests: the caller may have chosen `requestId`. */
+  readonly recordId: string = newRecordId()
   readonly caller: Caller
   readonly modelAsked: string
   readonly streamed: boolean
@@ -34,6 +36,8 @@ export class Exchange {
   /** The model that serves, or was tried last. */
   model: ModelInfo | undefined
   readonly attempts: Array<AttemptReport> = []
+  /** The caller's tags, and those that interceptors added. */
+  readonly tags: Array<string>
   /** Models that were named but could not serve the request. */
   skipped: ReadonlyArray<Skipped> = []
   /** The candidate that would have served if all had gone well. */
@@ -58,6 +62,7 @@ export class Exchange {
   }) {
     this.requestId = options.requestId
     this.caller = options.caller
+    this.tags = Array.from(options.caller.tags)
     this.modelAsked = options.modelAsked
     this.streamed = options.streamed
     this.timeouts = options.timeouts
@@ -82,6 +87,9 @@ export class Exchange {
       this.timeouts.idle !== undefined
   }
 }
+
+/** Makes the id of a usage record and of its budgets' reservation. */
+export const newRecordId = (): string => crypto.randomUUID()
 
 /** Makes a request id. */
 export const newRequestId = (): string => `req_${crypto.randomUUID().replaceAll("-", "")}`

@@ -14,7 +14,7 @@ import { Breakers } from "../sdk/Breakers.ts"
 import { CurrentCaller, CurrentRequest, type Timeouts } from "../sdk/Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import { fail, type GatewayError, InternalError } from "../sdk/GatewayError.ts"
-import { InterceptorRegistry } from "../sdk/Interceptor.ts"
+import { type Interceptor, type InterceptorContext, InterceptorRegistry } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ChatCall, ProviderRegistry } from "../sdk/Provider.ts"
@@ -29,7 +29,7 @@ import { describeDefect } from "./Defect.ts"
 import { type Exchange, start } from "./Exchange.ts"
 import * as Explain from "./Explain.ts"
 import { type AttemptError, gatewayError } from "./Failure.ts"
-import { interceptRequest, interceptResponse, interceptStream } from "./Interception.ts"
+import { interceptorsOf, interceptRequest, interceptResponse, interceptStream } from "./Interception.ts"
 import { Health } from "./Health.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import * as Resolution from "./Resolution.ts"
@@ -106,6 +106,9 @@ export type Dependencies =
 interface Prepared {
   /** As the interceptors left it. */
   readonly request: ChatRequest
+  /** The interceptors that see it. */
+  readonly active: ReadonlyArray<Interceptor>
+  readonly context: InterceptorContext
   readonly plan: Plan
   /** The call to one of the plan's candidates. */
   readonly callFor: (candidate: Candidate, turn: Turn) => ChatCall
@@ -144,7 +147,15 @@ const make = Effect.fnUntraced(function*(
       asked: ChatRequest
     ): Effect.fn.Return<Prepared, GatewayError> {
       yield* Effect.fromResult(Result.mapError(validateChat(asked), fail))
-      const request = yield* interceptRequest(interceptors.ordered(), asked)
+      const active = interceptorsOf(interceptors.ordered(), exchange.caller)
+      const context: InterceptorContext = {
+        requestId: exchange.requestId,
+        caller: exchange.caller,
+        operation: "chat",
+        headers: (yield* CurrentRequest).headers ?? {},
+        tag: (tag) => exchange.tags.push(tag)
+      }
+      const request = yield* interceptRequest(active, asked, context)
       if (request.responseSchema !== undefined) {
         yield* Effect.fromResult(Result.mapError(compile(request.responseSchema), fail))
       }
@@ -157,6 +168,8 @@ const make = Effect.fnUntraced(function*(
       const called = withTools(toProviderNames(request, resolved.nameToId), resolved)
       return {
         request,
+        active,
+        context,
         plan,
         callFor: (candidate, { force }) => ({
           request: called,
@@ -173,7 +186,7 @@ const make = Effect.fnUntraced(function*(
     asked: ChatRequest,
     exchange: Exchange
   ): Effect.fn.Return<ChatResponse, GatewayError | AttemptError> {
-    const { callFor, plan, request, toolNames } = yield* prepare(exchange, asked)
+    const { active, callFor, context, plan, request, toolNames } = yield* prepare(exchange, asked)
     const answered = yield* waited(
       exchange,
       runAttempts(
@@ -187,14 +200,14 @@ const make = Effect.fnUntraced(function*(
     if (request.responseSchema !== undefined) {
       yield* Effect.fromResult(Result.mapError(checkResponse(response, request.responseSchema), fail))
     }
-    return yield* interceptResponse(interceptors.ordered(), response, request)
+    return yield* interceptResponse(active, response, request, context)
   })
 
   const open = Effect.fnUntraced(function*(
     asked: ChatRequest,
     exchange: Exchange
   ): Effect.fn.Return<Stream.Stream<ChatChunk, GatewayError>, GatewayError | AttemptError, Scope.Scope> {
-    const { callFor, plan, request, toolNames } = yield* prepare(exchange, asked)
+    const { active, callFor, context, plan, request, toolNames } = yield* prepare(exchange, asked)
     const committed = yield* waited(
       exchange,
       runAttempts(exchange, plan, (candidate, turn) =>
@@ -218,7 +231,7 @@ const make = Effect.fnUntraced(function*(
     const named = toolNames.size === 0
       ? chunks
       : Stream.map(chunks, (chunk) => chunkToCallerNames(chunk, toolNames))
-    return interceptStream(interceptors.ordered(), named, request).pipe(
+    return interceptStream(active, named, request, context).pipe(
       Stream.catchDefect((defect) => Stream.fromEffect(failed(exchange, defect))),
       Stream.onExit((exit) => record(exchange, asked, sinks.all(), exit))
     )

@@ -1,22 +1,106 @@
 /**
  * Runs the registered interceptors: requests through `pre` in order, answers through `post` in reverse order, streams
  * through `stream`. One with `post` and without `stream` has a streamed answer held back until it has passed as a whole.
+ *
+ * An interceptor that fails, dies, is too slow or gives back nonsense follows its own failure mode: `closed` blocks, `open`
+ * goes on as if it had allowed. Either way the log says so.
  */
-import { Effect, Stream } from "effect"
-import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
+import { Cause, Effect, Exit, Schema, Stream } from "effect"
+import type { Caller } from "../sdk/Caller.ts"
+import { type ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import { chunksOf, collect } from "../sdk/ChatStream.ts"
-import { fail, type GatewayError, RequestBlocked, ResponseBlocked } from "../sdk/GatewayError.ts"
-import type { Interceptor } from "../sdk/Interceptor.ts"
+import { fail, type GatewayError, RequestBlocked } from "../sdk/GatewayError.ts"
+import {
+  allow,
+  blocked,
+  type Interceptor,
+  type InterceptorContext,
+  type InterceptorError,
+  type Verdict
+} from "../sdk/Interceptor.ts"
+import { describeDefect } from "./Defect.ts"
+
+/** Those of the interceptors that see this caller's requests, in their order. */
+export const interceptorsOf = (
+  interceptors: ReadonlyArray<Interceptor>,
+  caller: Caller
+): ReadonlyArray<Interceptor> => {
+  for (const { appliesTo } of interceptors) {
+    if (appliesTo === undefined || appliesTo(caller)) continue
+    return interceptors.filter((other) => other.appliesTo === undefined || other.appliesTo(caller))
+  }
+  return interceptors
+}
+
+const isRequest = Schema.is(ChatRequest)
+const isResponse = Schema.is(ChatResponse)
+
+/** What a caller reads of an interceptor that did not work; what went wrong is in the log. */
+const outOfOrder = "it could not check the content"
+
+const describe = (cause: Cause.Cause<InterceptorError>): Readonly<Record<string, unknown>> => {
+  const failure = cause.reasons.find(Cause.isFailReason)
+  if (failure !== undefined) return { error: failure.error.message }
+  const defect = cause.reasons.find(Cause.isDieReason)
+  return defect === undefined ? {} : describeDefect(defect.defect)
+}
+
+/** Asks an interceptor for its verdict, under its own time limit and failure mode. */
+const judge = <A>(
+  { failure = "closed", name, timeoutMs }: Interceptor,
+  { requestId }: InterceptorContext,
+  asked: Effect.Effect<Verdict<A>, InterceptorError>,
+  isValue: (value: unknown) => boolean
+): Effect.Effect<Verdict<A>> => {
+  const otherwise = (details: Readonly<Record<string, unknown>>) =>
+    Effect.as(
+      Effect.logError("an interceptor failed", { interceptor: name, requestId, failure, ...details }),
+      failure === "open" ? allow : { type: "block", reason: outOfOrder } as const
+    )
+  const limited = timeoutMs === undefined
+    ? asked
+    : Effect.timeoutOrElse(asked, {
+      duration: timeoutMs,
+      orElse: () => Effect.die(new Error(`no verdict within ${timeoutMs} ms`))
+    })
+  return Effect.exit(limited).pipe(Effect.flatMap((exit): Effect.Effect<Verdict<A>> => {
+    if (Exit.isFailure(exit)) {
+      return Cause.hasInterruptsOnly(exit.cause) ? Effect.interrupt : otherwise(describe(exit.cause))
+    }
+    const verdict: unknown = exit.value
+    return isVerdict(verdict, isValue)
+      ? Effect.succeed(exit.value)
+      : otherwise({ error: "the verdict is none of allow, block and modify, or its value has the wrong shape" })
+  }))
+}
+
+/** Plugins are other people's code, and not all of it is type-checked. */
+const isVerdict = (verdict: unknown, isValue: (value: unknown) => boolean): boolean => {
+  if (typeof verdict !== "object" || verdict === null || !("type" in verdict)) return false
+  switch (verdict.type) {
+    case "allow":
+      return true
+    case "block":
+      return "reason" in verdict && typeof verdict.reason === "string"
+    case "modify":
+      return "value" in verdict && isValue(verdict.value)
+    default:
+      return false
+  }
+}
 
 /** The request as the interceptors leave it; fails with `request_blocked`. */
 export const interceptRequest = Effect.fnUntraced(function*(
   interceptors: ReadonlyArray<Interceptor>,
-  request: ChatRequest
+  request: ChatRequest,
+  context: InterceptorContext
 ): Effect.fn.Return<ChatRequest, GatewayError> {
   let current = request
   for (const interceptor of interceptors) {
     if (interceptor.pre === undefined) continue
-    const verdict = yield* interceptor.pre(current)
+    const { pre } = interceptor
+    const before = current
+    const verdict = yield* judge(interceptor, context, Effect.suspend(() => pre(before, context)), isRequest)
     if (verdict.type === "modify") current = verdict.value
     else if (verdict.type === "block") {
       return yield* fail(
@@ -34,21 +118,17 @@ export const interceptRequest = Effect.fnUntraced(function*(
 export const interceptResponse = Effect.fnUntraced(function*(
   interceptors: ReadonlyArray<Interceptor>,
   response: ChatResponse,
-  request: ChatRequest
+  request: ChatRequest,
+  context: InterceptorContext
 ): Effect.fn.Return<ChatResponse, GatewayError> {
   let current = response
   for (const interceptor of interceptors.toReversed()) {
     if (interceptor.post === undefined) continue
-    const verdict = yield* interceptor.post(current, request)
+    const { post } = interceptor
+    const before = current
+    const verdict = yield* judge(interceptor, context, Effect.suspend(() => post(before, request, context)), isResponse)
     if (verdict.type === "modify") current = verdict.value
-    else if (verdict.type === "block") {
-      return yield* fail(
-        new ResponseBlocked({
-          message: `the answer was blocked by ${interceptor.name}: ${verdict.reason}`,
-          interceptor: interceptor.name
-        })
-      )
-    }
+    else if (verdict.type === "block") return yield* blocked(interceptor.name, verdict.reason)
   }
   return current
 })
@@ -57,24 +137,47 @@ export const interceptResponse = Effect.fnUntraced(function*(
 export const interceptStream = (
   interceptors: ReadonlyArray<Interceptor>,
   chunks: Stream.Stream<ChatChunk, GatewayError>,
-  request: ChatRequest
+  request: ChatRequest,
+  context: InterceptorContext
 ): Stream.Stream<ChatChunk, GatewayError> => {
   let current = chunks
   for (const interceptor of interceptors.toReversed()) {
-    if (interceptor.stream !== undefined) current = interceptor.stream(current, request)
-    else if (interceptor.post !== undefined) current = heldBack(interceptor, current, request)
+    if (interceptor.stream !== undefined) current = guarded(interceptor, interceptor.stream, current, request, context)
+    else if (interceptor.post !== undefined) current = heldBack(interceptor, current, request, context)
   }
   return current
+}
+
+/** A stream cannot go on without an interceptor that broke off within it, so one that fails always blocks. */
+const guarded = (
+  { name }: Interceptor,
+  stream: NonNullable<Interceptor["stream"]>,
+  chunks: Stream.Stream<ChatChunk, GatewayError>,
+  request: ChatRequest,
+  context: InterceptorContext
+): Stream.Stream<ChatChunk, GatewayError> => {
+  const broken = (details: Readonly<Record<string, unknown>>) =>
+    Stream.fromEffect(
+      Effect.andThen(
+        Effect.logError("an interceptor failed", { interceptor: name, requestId: context.requestId, ...details }),
+        Effect.fail(blocked(name, outOfOrder))
+      )
+    )
+  return Stream.suspend(() => stream(chunks, request, context)).pipe(
+    Stream.catchTag("InterceptorError", (error) => broken({ error: error.message })),
+    Stream.catchDefect((defect) => broken(describeDefect(defect)))
+  )
 }
 
 const heldBack = (
   interceptor: Interceptor,
   chunks: Stream.Stream<ChatChunk, GatewayError>,
-  request: ChatRequest
+  request: ChatRequest,
+  context: InterceptorContext
 ): Stream.Stream<ChatChunk, GatewayError> =>
   Stream.unwrap(
     collect(chunks).pipe(
-      Effect.flatMap((response) => interceptResponse([interceptor], response, request)),
+      Effect.flatMap((response) => interceptResponse([interceptor], response, request, context)),
       Effect.map((response) => Stream.fromIterable(chunksOf(response)))
     )
   )

@@ -3,6 +3,7 @@ import { Context } from "effect"
 import type { Fallback } from "./Chat.ts"
 import type { TimeoutPhase } from "./GatewayError.ts"
 import type { RoutePolicy } from "./Routes.ts"
+import type { Restrictions } from "./Tenant.ts"
 
 /** The one on whose account a request runs. The server sets it from the key, an embedding app sets it itself. */
 export interface Caller {
@@ -10,6 +11,10 @@ export interface Caller {
   readonly user?: string
   readonly keyId?: string
   readonly tags: ReadonlyArray<string>
+  /** Whether the key may administrate the gateway. */
+  readonly admin?: boolean
+  /** What the key itself allows, on top of what its tenant does. */
+  readonly restrictions?: Restrictions
 }
 
 /** The caller of the running request; without one, the tenant `default`. */
@@ -51,6 +56,14 @@ export interface RequestOptions {
   readonly stickyKey?: string
   /** When the request arrived, Unix ms with fractions, for the gateway's own overhead. */
   readonly receivedAt?: number
+  /** The tenant's end user, where neither key nor token names one (`x-gateway-user`). */
+  readonly user?: string
+  /** Tags beside the key's own (`x-gateway-tags`). */
+  readonly tags?: ReadonlyArray<string>
+  /** The conversation that the request belongs to, for usage records (`x-gateway-conversation`). */
+  readonly conversationId?: string
+  /** The HTTP request's headers in lower case, without credentials, for interceptors; absent in process. */
+  readonly headers?: Readonly<Record<string, string | undefined>>
 }
 
 /** The options of the running request. */

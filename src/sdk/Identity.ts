@@ -1,7 +1,8 @@
 /** Who is calling: from the secret that a request shows to the caller on whose account it runs. */
-import { Context, type Effect, Inspectable } from "effect"
+import { Context, type Effect, Inspectable, type Redacted } from "effect"
 import type { Caller } from "./Caller.ts"
 import type { GatewayError } from "./GatewayError.ts"
+import type { Restrictions } from "./Tenant.ts"
 
 /**
  * A secret as a request shows it. Like `Redacted` it never prints, logs or encodes as itself. Unlike it, it holds its value
@@ -36,3 +37,51 @@ export class Identity extends Context.Service<Identity, {
    */
   readonly authenticate: (secret: PresentedSecret | undefined) => Effect.Effect<Caller, GatewayError>
 }>()("llm-gateway/sdk/Identity") {}
+
+/** What is known of a key. Its secret is not: only a hash of that is kept. */
+export interface KeyInfo {
+  readonly id: string
+  /** What its owner calls it. */
+  readonly name?: string
+  readonly tenant: string
+  readonly user?: string
+  readonly tags: ReadonlyArray<string>
+  readonly admin: boolean
+  readonly restrictions: Restrictions
+  /** Where it is kept: keys of the configuration cannot be changed here. */
+  readonly source: "configuration" | "store"
+  /** Unix ms. */
+  readonly createdAt?: number
+  /** Unix ms after which it is no longer good. */
+  readonly expiresAt?: number
+  /** Unix ms since which it is no longer good. */
+  readonly revokedAt?: number
+}
+
+/** What a new key is made of. */
+export interface NewKey extends Omit<KeyInfo, "id" | "source" | "createdAt" | "revokedAt"> {
+  /** Made up where absent. */
+  readonly id?: string
+}
+
+/** A key that was just made, with its secret, which is shown this once. */
+export interface IssuedKey {
+  readonly key: KeyInfo
+  readonly secret: Redacted.Redacted
+}
+
+/** The keys that are kept in the database, and those of the configuration, for those who administrate them. */
+export class Keys extends Context.Service<Keys, {
+  /** Fails with `validation_error` for an id that is taken or a tenant that does not exist, and with `store_unavailable`. */
+  readonly create: (key: NewKey) => Effect.Effect<IssuedKey, GatewayError>
+  /** By their ids, those after `after` only, of one tenant only where one is given. Fails with `store_unavailable`. */
+  readonly list: (query: {
+    readonly tenant?: string
+    readonly after?: string
+    readonly limit: number
+  }) => Effect.Effect<ReadonlyArray<KeyInfo>, GatewayError>
+  /** From now on the key is refused, on every replica within seconds. Fails with `not_found` and `store_unavailable`. */
+  readonly revoke: (id: string) => Effect.Effect<KeyInfo, GatewayError>
+  /** A new secret for the key; the old one stays good for `graceMs`. Fails as `revoke`. */
+  readonly rotate: (id: string, graceMs: number) => Effect.Effect<IssuedKey, GatewayError>
+}>()("llm-gateway/sdk/Keys") {}

@@ -1,7 +1,8 @@
 /** Interceptors: one of the four kinds of plugin. They see a request before it is routed and an answer before it is given. */
 import { Context, Effect, Layer, Schema, type Scope, type Stream } from "effect"
+import type { Caller } from "./Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "./Chat.ts"
-import type { GatewayError } from "./GatewayError.ts"
+import { fail, type GatewayError, ResponseBlocked } from "./GatewayError.ts"
 
 /** An interceptor's word on a value: let it pass, stop it, or put another in its place. */
 export type Verdict<A> =
@@ -16,6 +17,26 @@ export const block = (reason: string): Verdict<never> => ({ type: "block", reaso
 /** Replaces the value. */
 export const modify = <A>(value: A): Verdict<A> => ({ type: "modify", value })
 
+/** An interceptor could not do its work: what it asked did not answer, or answered nonsense. */
+export class InterceptorError extends Schema.TaggedError<InterceptorError>()("InterceptorError", {
+  /** What went wrong, without content and secrets. */
+  message: Schema.String
+}) {}
+
+/**
+ * The request that an interceptor works for. The object is the same one in all of the interceptor's calls for a request, so
+ * that a `WeakMap` can carry what `pre` learned to `post` and `stream`.
+ */
+export interface InterceptorContext {
+  readonly requestId: string
+  readonly caller: Caller
+  readonly operation: "chat"
+  /** The HTTP request's headers in lower case, without credentials; empty in process. */
+  readonly headers: Readonly<Record<string, string | undefined>>
+  /** Adds a tag to the request's usage record; budgets per tag count it. Only `pre` can. */
+  readonly tag: (tag: string) => void
+}
+
 /**
  * An interceptor. They run by `order` (lower first; on the way back, reversed), never by the order in which Layers were
  * built. One with `post` but without `stream` makes the gateway hold a streamed answer back until it is complete.
@@ -23,13 +44,37 @@ export const modify = <A>(value: A): Verdict<A> => ({ type: "modify", value })
 export interface Interceptor {
   readonly name: string
   readonly order: number
-  readonly pre?: (request: ChatRequest) => Effect.Effect<Verdict<ChatRequest>>
-  readonly post?: (response: ChatResponse, request: ChatRequest) => Effect.Effect<Verdict<ChatResponse>>
+  /** Whose requests it sees; absent: everyone's. */
+  readonly appliesTo?: (caller: Caller) => boolean
+  /** What follows where it fails, dies or is too slow: `closed` (the default) blocks, `open` goes on without it. */
+  readonly failure?: "open" | "closed"
+  /** How long `pre` and `post` may take, ms; absent: as long as the request. */
+  readonly timeoutMs?: number
+  readonly pre?: (
+    request: ChatRequest,
+    context: InterceptorContext
+  ) => Effect.Effect<Verdict<ChatRequest>, InterceptorError>
+  readonly post?: (
+    response: ChatResponse,
+    request: ChatRequest,
+    context: InterceptorContext
+  ) => Effect.Effect<Verdict<ChatResponse>, InterceptorError>
+  /**
+   * The answer's chunks on their way to the caller. To block, fail with `blocked`. What it holds back, it gives out at the
+   * end at the latest.
+   */
   readonly stream?: (
     chunks: Stream.Stream<ChatChunk, GatewayError>,
-    request: ChatRequest
-  ) => Stream.Stream<ChatChunk, GatewayError>
+    request: ChatRequest,
+    context: InterceptorContext
+  ) => Stream.Stream<ChatChunk, GatewayError | InterceptorError>
 }
+
+/** The error with which an interceptor ends a stream. */
+export const blocked = (interceptor: string, reason: string): GatewayError =>
+  fail(
+    new ResponseBlocked({ message: `the answer was blocked by ${interceptor}: ${reason}`, interceptor })
+  )
 
 /** Two interceptors want the same name. */
 export class DuplicateInterceptor extends Schema.TaggedError<DuplicateInterceptor>()("DuplicateInterceptor", {

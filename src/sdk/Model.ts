@@ -86,6 +86,8 @@ export const ModelInfo = Schema.Struct({
   /** Tokens. */
   maxOutputTokens: Schema.optionalKey(Schema.Int),
   prices: Schema.optionalKey(Prices),
+  /** Where the prices come from, and of which model they are: `configuration:…`, `discovery:…` or `catalogue:…`. */
+  priceId: Schema.optionalKey(Schema.String),
   status: ModelStatus,
   /** The breaker in front of the provider, in listings: whether calls go through (`closed`) at the moment. */
   breaker: Schema.optionalKey(Schema.Literals(["closed", "open", "half_open"])),
@@ -94,7 +96,8 @@ export const ModelInfo = Schema.Struct({
 }).pipe(Schema.encodeKeys({
   displayName: "display_name",
   contextWindow: "context_window",
-  maxOutputTokens: "max_output_tokens"
+  maxOutputTokens: "max_output_tokens",
+  priceId: "price_id"
 }))
 export interface ModelInfo extends Schema.Schema.Type<typeof ModelInfo> {}
 

@@ -35,7 +35,7 @@ const readUntilEnd = (asked: ChatRequest = request) =>
 
 const recorder = () => {
   const records: Array<UsageRecord> = []
-  const sink: UsageSink = { name: "recorder", record: (record) => Effect.sync(() => records.push(record)) }
+  const sink: UsageSink = { name: "recorder", write: (batch) => Effect.sync(() => void records.push(...batch)) }
   return { records, sink }
 }
 
@@ -295,7 +295,10 @@ describe("defects", () => {
 
   const whole = {
     "a provider that dies": { providers: [plain({ chat: () => die })] },
-    "a provider that throws": { providers: [plain({ chat: broken })] },
+    "a provider that throws": { providers: [plain({ chat: broken })] }
+  } satisfies Record<string, Composition>
+
+  const wholeIntercepted = {
     "an interceptor that dies before": {
       providers: [plain({ chat: () => Effect.succeed(answers("Hello")) })],
       interceptors: [{ name: "bad", order: 1, pre: () => die }]
@@ -311,7 +314,10 @@ describe("defects", () => {
     "a provider that dies before its first word": { providers: [streaming(Stream.die(new TypeError(secret)))] },
     "a provider that dies in mid-stream": {
       providers: [streaming(Stream.concat(Stream.make(says("One")), Stream.die(new TypeError(secret))))]
-    },
+    }
+  } satisfies Record<string, Composition>
+
+  const streamsIntercepted = {
     "an interceptor that dies in mid-stream": {
       providers: [streaming(hello)],
       interceptors: [{ name: "bad", order: 1, stream: (chunks) => Stream.map(chunks, broken) }]
@@ -338,26 +344,28 @@ describe("defects", () => {
       return { exit, log: logged.join("\n"), records }
     })
 
-  const check = (
-    told: {
-      readonly exit: Exit.Exit<unknown, unknown>
-      readonly log: string
-      readonly records: ReadonlyArray<UsageRecord>
-    }
-  ) => {
+  interface Told {
+    readonly exit: Exit.Exit<unknown, unknown>
+    readonly log: string
+    readonly records: ReadonlyArray<UsageRecord>
+  }
+
+  const failsWith = (codes: ReadonlyArray<string>, status: number, outcome: UsageRecord["outcome"]) => (told: Told) => {
     if (!Exit.isFailure(told.exit)) assert.fail("it did not fail")
     const error = Cause.squash(told.exit.cause)
-    assert.propertyVal(error, "code", "internal_error")
-    assert.propertyVal(error, "status", 500)
+    assert.propertyVal(error, "status", status)
     assert.notInclude(String(error), secret)
-    assert.include(String(error), "req_known")
     assert.include(told.log, "req_known")
     assert.include(told.log, "TypeError")
     assert.notInclude(told.log, secret)
     assert.lengthOf(told.records, 1)
-    assert.strictEqual(told.records[0]?.outcome, "failed")
-    assert.strictEqual(told.records[0]?.errorCode, "internal_error")
+    assert.strictEqual(told.records[0]?.outcome, outcome)
+    assert.include(codes, told.records[0]?.errorCode)
+    assert.propertyVal(error, "code", told.records[0]?.errorCode)
+    return String(error)
   }
+  const check = (told: Told) => assert.include(failsWith(["internal_error"], 500, "failed")(told), "req_known")
+  const checkBlocked = failsWith(["request_blocked", "response_blocked"], 403, "blocked")
 
   for (const [what, composition] of Object.entries(whole)) {
     it.effect(`${what} is an internal error without details, whole`, () =>
@@ -367,11 +375,17 @@ describe("defects", () => {
     it.effect(`${what} is an internal error without details, streamed`, () =>
       Effect.map(meets(composition, read()), check))
   }
+  for (const [what, composition] of Object.entries(wholeIntercepted)) {
+    it.effect(`${what} blocks, whole`, () => Effect.map(meets(composition, chat()), checkBlocked))
+  }
+  for (const [what, composition] of Object.entries(streamsIntercepted)) {
+    it.effect(`${what} blocks, streamed`, () => Effect.map(meets(composition, read()), checkBlocked))
+  }
 
   it.effect("a usage sink that dies fails no request and keeps no other sink from its record", () =>
     Effect.gen(function*() {
       const { records, sink } = recorder()
-      const bad: UsageSink = { name: "bad", record: () => die }
+      const bad: UsageSink = { name: "bad", write: () => die }
       yield* Effect.gen(function*() {
         assert.strictEqual(textOf((yield* chat()).content), "Hello")
         assert.lengthOf(yield* read(), 5)
@@ -430,8 +444,8 @@ describe("interceptors", () => {
         assert.include(error.message, "not on Sundays")
       }
       assert.deepStrictEqual(records.map(({ attempts, errorCode, outcome }) => ({ attempts, errorCode, outcome })), [
-        { attempts: 0, errorCode: "request_blocked", outcome: "failed" },
-        { attempts: 0, errorCode: "request_blocked", outcome: "failed" }
+        { attempts: 0, errorCode: "request_blocked", outcome: "blocked" },
+        { attempts: 0, errorCode: "request_blocked", outcome: "blocked" }
       ])
       assert.deepStrictEqual(records[0]?.usage, { inputTokens: 0, outputTokens: 0 })
     }).pipe(over({
@@ -456,8 +470,8 @@ describe("interceptors", () => {
       assert.deepStrictEqual(
         records.map(({ errorCode, outcome, usage }) => ({ errorCode, outcome, output: usage.outputTokens })),
         [
-          { errorCode: "response_blocked", outcome: "failed", output: 5 },
-          { errorCode: "response_blocked", outcome: "failed", output: 5 }
+          { errorCode: "response_blocked", outcome: "blocked", output: 5 },
+          { errorCode: "response_blocked", outcome: "blocked", output: 5 }
         ]
       )
     }).pipe(over({ providers: [echo], interceptors: [guard], sinks: [sink] }))
@@ -527,7 +541,8 @@ describe("usage records", () => {
       assert.lengthOf(records, 1, "one request, one record")
       const [record] = records
       if (record === undefined) assert.fail("no record")
-      assert.deepStrictEqual(record.caller, caller)
+      const { keyId, tags, tenant, user } = record
+      assert.deepStrictEqual({ keyId, tags, tenant, user }, caller)
       assert.strictEqual(record.requestId, "req_1")
       assert.notInclude(JSON.stringify(record), "Hello", "no record holds content")
       return record

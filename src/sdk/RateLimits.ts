@@ -1,0 +1,59 @@
+/**
+ * The state behind rate limits, in memory or shared by many replicas. Which limits hold for a request is decided by the
+ * pipeline; a store knows buckets by their keys alone.
+ */
+import { Context, type Effect, type Scope } from "effect"
+import type { GatewayError } from "./GatewayError.ts"
+
+/** Some of what a bucket holds: requests, or tokens. */
+export interface RateDemand {
+  /** Names the bucket among all that the gateway has. */
+  readonly key: string
+  /** What the bucket is to callers, such as `requests per user`. */
+  readonly name: string
+  readonly kind: "requests" | "tokens"
+  /** What the bucket holds when it is full; it refills at an even rate over the window. */
+  readonly limit: number
+  readonly windowMs: number
+  readonly amount: number
+}
+
+/** A place among those that may run at the same time. */
+export interface ConcurrencyDemand {
+  readonly key: string
+  readonly name: string
+  readonly limit: number
+}
+
+/** How full a bucket is. */
+export interface RateLevel {
+  readonly name: string
+  readonly kind: "requests" | "tokens"
+  readonly limit: number
+  readonly remaining: number
+  /** Until the bucket is full again, ms. */
+  readonly resetMs: number
+}
+
+/** The buckets. */
+export class RateLimits extends Context.Service<RateLimits, {
+  /**
+   * Takes from all of the buckets, or from none. Fails with `rate_limited`, whose `retryAfterMs` is when the emptiest of
+   * them will have enough, and with `store_unavailable` where the store does not answer and the operator wants no request
+   * to pass uncounted.
+   */
+  readonly take: (demands: ReadonlyArray<RateDemand>) => Effect.Effect<ReadonlyArray<RateLevel>, GatewayError>
+  /**
+   * Puts an estimate right: a negative amount gives back, a positive one takes more, also of what is not there. Never
+   * fails a request, and keeps none waiting.
+   */
+  readonly correct: (demands: ReadonlyArray<RateDemand>) => Effect.Effect<void>
+  /**
+   * Takes a place in each of the groups for as long as the scope lives, or in none. A place that is not left within
+   * `leaseMs`, because its replica died, is free again. Fails as `take`.
+   */
+  readonly enter: (
+    demands: ReadonlyArray<ConcurrencyDemand>,
+    leaseMs: number
+  ) => Effect.Effect<void, GatewayError, Scope.Scope>
+}>()("llm-gateway/sdk/RateLimits") {}

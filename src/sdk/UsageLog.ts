@@ -1,0 +1,66 @@
+/** What usage records add up to, for those who may see them. A sink that keeps its records offers it. */
+import { Context, type Effect, Schema } from "effect"
+import type { GatewayError } from "./GatewayError.ts"
+
+/** What records can be grouped by; a record with several tags counts under each of them. */
+export const UsageGroup = Schema.Literals([
+  "tenant",
+  "user",
+  "key",
+  "tag",
+  "model",
+  "provider",
+  "operation",
+  "outcome",
+  "conversation",
+  "hour",
+  "day",
+  "month"
+])
+export type UsageGroup = typeof UsageGroup.Type
+
+/** Which records, and how they are added up. */
+export interface UsageQuery {
+  /** Unix ms, inclusive. */
+  readonly from: number
+  /** Unix ms, exclusive. */
+  readonly to: number
+  /** The tenants whose records count; `undefined` counts all. */
+  readonly tenants?: ReadonlyArray<string>
+  readonly user?: string
+  readonly keyId?: string
+  readonly tag?: string
+  readonly model?: string
+  readonly groupBy: ReadonlyArray<UsageGroup>
+  /** Rows at most. */
+  readonly limit: number
+}
+
+/** The sum of a group. */
+export interface UsageRow {
+  /** The group's value under each of the query's `groupBy`; `null` where records have none. Times are ISO 8601 in UTC. */
+  readonly group: Readonly<Partial<Record<UsageGroup, string | null>>>
+  /** Requests; records of single attempts add tokens and cost, but no request. */
+  readonly requests: number
+  readonly inputTokens: number
+  readonly outputTokens: number
+  readonly cacheReadTokens: number
+  readonly cacheWriteTokens: number
+  readonly reasoningTokens: number
+  readonly costNanoUsd: number
+  /** Records without a known price. */
+  readonly unpriced: number
+  /** Records whose figures are estimates. */
+  readonly estimated: number
+}
+
+/** The records as they are kept. */
+export class UsageLog extends Context.Service<UsageLog, {
+  /** Fails with `store_unavailable`. */
+  readonly aggregate: (query: UsageQuery) => Effect.Effect<ReadonlyArray<UsageRow>, GatewayError>
+  /**
+   * What the requests cost whose budgets were reserved under these ids (a record's `id`), in nano-USD, records of their
+   * single attempts included; one that left no record is absent. Fails with `store_unavailable`.
+   */
+  readonly costs: (ids: ReadonlyArray<string>) => Effect.Effect<ReadonlyMap<string, number>, GatewayError>
+}>()("llm-gateway/sdk/UsageLog") {}
