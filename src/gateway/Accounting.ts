@@ -1,26 +1,31 @@
 /**
  * Accounting: what an exchange consumed and cost, on every exit. Figures come from the provider; where it told none they
- * are estimated and marked so. One usage record goes to every sink, which must not fail or delay the request.
+ * are estimated and marked so.
  */
-import { Cause, Effect, Exit } from "effect"
+import { Cause, Exit } from "effect"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import type { GatewayError } from "../sdk/GatewayError.ts"
+import type { ModelInfo } from "../sdk/Model.ts"
 import { costNanoUsd, usd } from "../sdk/Pricing.ts"
 import { type Usage, zero } from "../sdk/Usage.ts"
-import type { UsageRecord, UsageSink } from "../sdk/UsageSink.ts"
+import type { EstimateReason, UsageRecord } from "../sdk/UsageSink.ts"
 import { annotate } from "../sdk/Wire.ts"
-import type { Exchange } from "./Exchange.ts"
+import type { AttemptReport, Exchange } from "./Exchange.ts"
 import { estimateContent, estimateInput, estimateText } from "./TokenEstimate.ts"
+
+/** What some usage costs with a model, nano-USD; undefined where nobody knows. */
+const costOf = (exchange: Exchange, model: ModelInfo | undefined, usage: Usage): number | undefined =>
+  model?.prices === undefined ? exchange.flatNanoUsd : costNanoUsd(usage, model.prices)
 
 /** Prices some usage by the exchange's model, and keeps both in the exchange. */
 const price = (exchange: Exchange, usage: Usage): Usage => {
-  const prices = exchange.model?.prices
-  if (prices === undefined) {
+  const cost = costOf(exchange, exchange.model, usage)
+  if (cost === undefined) {
     exchange.usage = usage
     return usage
   }
-  exchange.costNanoUsd = costNanoUsd(usage, prices)
-  exchange.usage = { ...usage, costEstimate: usd(exchange.costNanoUsd) }
+  exchange.costNanoUsd = cost
+  exchange.usage = { ...usage, costEstimate: usd(cost) }
   return exchange.usage
 }
 
@@ -94,52 +99,108 @@ const outcomeOf = (exchange: Exchange, exit: Exit.Exit<unknown, GatewayError>): 
   return exchange.finishReason === undefined ? "cancelled" : "completed"
 }
 
-/** Sends the exchange's record to every sink. A request that ended before a provider was reached has consumed nothing. */
-export const record = (
-  exchange: Exchange,
-  request: ChatRequest,
-  sinks: ReadonlyArray<UsageSink>,
-  exit: Exit.Exit<unknown, GatewayError>
-): Effect.Effect<void> => {
-  if (sinks.length === 0) return Effect.void
-  const outcome = outcomeOf(exchange, exit)
-  const failure = Exit.isFailure(exit) ? exit.cause.reasons.find(Cause.isFailReason) : undefined
-  const usage = exchange.usage ??
-    // A provider that was still working when the caller left has read the prompt, and will charge for it.
-    (outcome === "cancelled" && exchange.attempts.length > 0
-      ? price(exchange, { inputTokens: estimateInput(request), outputTokens: 0, estimated: true })
-      : zero)
-  const { caller } = exchange
-  const written: UsageRecord = {
-    id: exchange.recordId,
+/** Why the figures of the request's own record are an estimate. */
+const reasonOf = (exchange: Exchange, outcome: UsageRecord["outcome"]): EstimateReason => {
+  if (outcome === "cancelled") return "client_disconnect"
+  return outcome === "completed" || exchange.finishReason !== undefined ? "not_reported" : "upstream_failure"
+}
+
+/** What is known of the price that was applied. */
+const priceIdOf = (exchange: Exchange, model: ModelInfo | undefined): string | undefined =>
+  model?.prices === undefined ? exchange.flatNanoUsd === undefined ? undefined : "flat" : model.priceId
+
+/** What the records of one request have in common. */
+const commonOf = (exchange: Exchange, outcome: UsageRecord["outcome"]) => {
+  const { caller, conversationId } = exchange
+  return {
     requestId: exchange.requestId,
-    kind: "request",
     tenant: caller.tenant,
     ...(caller.user === undefined ? {} : { user: caller.user }),
     ...(caller.keyId === undefined ? {} : { keyId: caller.keyId }),
     tags: exchange.tags,
+    ...(conversationId === undefined ? {} : { conversationId }),
     operation: "chat",
     streamed: exchange.streamed,
     modelAsked: exchange.modelAsked,
-    ...(exchange.model === undefined ? {} : { modelUsed: exchange.model.id, provider: exchange.model.provider }),
-    attempts: exchange.attempts.length,
-    usage,
-    ...(exchange.costNanoUsd === undefined ? {} : { costNanoUsd: exchange.costNanoUsd }),
     startedAt: exchange.startedAt,
-    durationMs: exchange.elapsed(),
-    ...(exchange.firstTokenMs === undefined ? {} : { firstTokenMs: exchange.firstTokenMs }),
-    overheadMs: Math.max(0, exchange.elapsed() - exchange.upstreamMs),
-    outcome,
-    ...(failure === undefined ? {} : { errorCode: failure.error.code }),
-    ...(exchange.finishReason === undefined ? {} : { finishReason: exchange.finishReason })
+    outcome
+  } as const
+}
+
+/** The record of a call that did not serve: its prompt was read, and what it made was thrown away. */
+const attemptRecord = (
+  exchange: Exchange,
+  request: ChatRequest,
+  report: AttemptReport,
+  because: EstimateReason,
+  ordinal: number
+): UsageRecord => {
+  const usage: Usage = { inputTokens: estimateInput(request), outputTokens: 0, estimated: true }
+  const cost = costOf(exchange, report.info, usage)
+  const priceId = priceIdOf(exchange, report.info)
+  return {
+    ...commonOf(exchange, because === "timeout" ? "failed" : "cancelled"),
+    id: `${exchange.recordId}#${ordinal}`,
+    kind: "attempt",
+    modelUsed: report.model,
+    provider: report.info.provider,
+    attempts: 1,
+    usage: cost === undefined ? usage : { ...usage, costEstimate: usd(cost) },
+    estimatedBecause: because,
+    ...(cost === undefined ? {} : { costNanoUsd: cost }),
+    ...(priceId === undefined ? {} : { priceId }),
+    durationMs: report.durationMs,
+    overheadMs: 0
   }
-  return Effect.forEach(
-    sinks,
-    (sink) =>
-      Effect.catchCause(
-        sink.write([written]),
-        (cause) => Effect.logError("a usage sink failed", { sink: sink.name, requestId: exchange.requestId, cause })
-      ),
-    { discard: true }
-  )
+}
+
+/**
+ * The records of a finished request: its own first, then one for each call that was given up while its provider was at
+ * work. Where nothing served the request, the last of those is the request's own.
+ */
+export const recordsOf = (
+  exchange: Exchange,
+  request: ChatRequest,
+  exit: Exit.Exit<unknown, GatewayError>
+): readonly [UsageRecord, ...Array<UsageRecord>] => {
+  const outcome = outcomeOf(exchange, exit)
+  const failure = Exit.isFailure(exit) ? exit.cause.reasons.find(Cause.isFailReason) : undefined
+  const givenUp = exchange.attempts.filter((report) => report.givenUp !== undefined)
+  const own = exchange.usage === undefined ? givenUp.pop() : undefined
+  if (own !== undefined) {
+    exchange.model = own.info
+    price(exchange, { inputTokens: estimateInput(request), outputTokens: 0, estimated: true })
+  }
+  const usage = exchange.usage ?? zero
+  const priceId = exchange.usage === undefined ? undefined : priceIdOf(exchange, exchange.model)
+  const durationMs = exchange.elapsed()
+  return [
+    {
+      ...commonOf(exchange, outcome),
+      id: exchange.recordId,
+      kind: "request",
+      ...(exchange.model === undefined ? {} : { modelUsed: exchange.model.id, provider: exchange.model.provider }),
+      attempts: exchange.attempts.length,
+      usage,
+      ...(usage.estimated === true
+        ? { estimatedBecause: own?.givenUp === "timeout" ? "timeout" : reasonOf(exchange, outcome) }
+        : {}),
+      ...(exchange.costNanoUsd === undefined ? {} : { costNanoUsd: exchange.costNanoUsd }),
+      ...(priceId === undefined ? {} : { priceId }),
+      durationMs,
+      ...(exchange.firstTokenMs === undefined ? {} : { firstTokenMs: exchange.firstTokenMs }),
+      overheadMs: Math.max(0, durationMs - exchange.upstreamMs),
+      ...(failure === undefined ? {} : { errorCode: failure.error.code }),
+      ...(exchange.finishReason === undefined ? {} : { finishReason: exchange.finishReason })
+    },
+    ...givenUp.map((report, index) =>
+      attemptRecord(
+        exchange,
+        request,
+        report,
+        outcome === "cancelled" && report.givenUp === "hedge_lost" ? "client_disconnect" : report.givenUp ?? "timeout",
+        index + 2
+      )
+    )
+  ]
 }

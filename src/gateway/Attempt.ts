@@ -9,6 +9,7 @@ import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { type ChatCall, ProviderError } from "../sdk/Provider.ts"
 import type { ChunkPull, Chunks } from "./ChunkPull.ts"
+import type { EstimateReason } from "../sdk/UsageSink.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
 import type { AttemptError } from "./Failure.ts"
 import { failureKind, slowStream } from "./FailurePolicy.ts"
@@ -25,6 +26,16 @@ const outcomeOf = (exit: Exit.Exit<unknown, AttemptError>): AttemptReport["outco
   if (Exit.isSuccess(exit)) return "ok"
   const failure = exit.cause.reasons.find(Cause.isFailReason)
   return failure === undefined ? "cancelled" : failureKind(failure.error)
+}
+
+/** Whether the provider was left while it worked: because another was faster, or because it took too long. */
+const givenUpIn = (exit: Exit.Exit<unknown, AttemptError>): EstimateReason | undefined => {
+  if (Exit.isSuccess(exit)) return undefined
+  const failure = exit.cause.reasons.find(Cause.isFailReason)
+  if (failure === undefined) return "hedge_lost"
+  const { error } = failure
+  if (error._tag === "ProviderError") return error.code === slowStream ? "timeout" : undefined
+  return error.phase === "connect" ? undefined : "timeout"
 }
 
 /** Failures that are the provider's, whoever asked. A timer that only this caller set so short proves nothing. */
@@ -128,7 +139,14 @@ const reported = <A, R>(
     const call = new Call(exchange, id, health)
     return Effect.onExit(attempt(call), (exit) =>
       Effect.suspend(() => {
-        exchange.attempts.push({ model: id, outcome: outcomeOf(exit), durationMs: call.elapsed() })
+        const givenUp = givenUpIn(exit)
+        exchange.attempts.push({
+          model: id,
+          info: candidate.model,
+          outcome: outcomeOf(exit),
+          durationMs: call.elapsed(),
+          ...(givenUp === undefined ? {} : { givenUp })
+        })
         if (Exit.isSuccess(exit)) return Effect.void
         const failure = exit.cause.reasons.find(Cause.isFailReason)
         if (failure === undefined) {

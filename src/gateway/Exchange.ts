@@ -3,17 +3,24 @@
  * writes the fields that are its own; the accounting stage and the server's headers read them at the end, on every exit.
  */
 import { Clock, Effect } from "effect"
-import { type Caller, CurrentCaller, CurrentRequest, type Timeouts } from "../sdk/Caller.ts"
+import { type Caller, CurrentCaller, CurrentRequest, type RequestOptions, type Timeouts } from "../sdk/Caller.ts"
 import type { FinishReason } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import type { FailureKind } from "../sdk/Routes.ts"
+import type { RateLevel } from "../sdk/RateLimits.ts"
 import type { Usage } from "../sdk/Usage.ts"
+import type { EstimateReason } from "../sdk/UsageSink.ts"
 import type { Skipped } from "./Plan.ts"
+import { Taken } from "./Taken.ts"
 
 /** How one call to one provider went. */
 export interface AttemptReport {
   /** Canonical id of the model. */
   readonly model: string
+  /** The model, with its prices as they were when it was called. */
+  readonly info: ModelInfo
+  /** Why the gateway gave the call up while the provider was working on it, and will charge for it. */
+  readonly givenUp?: EstimateReason
   readonly outcome: "ok" | FailureKind | "cancelled"
   readonly durationMs: number
 }
@@ -28,6 +35,8 @@ export class Exchange {
   readonly streamed: boolean
   /** Limits asked for by the caller. */
   readonly timeouts: Partial<Timeouts>
+  /** The conversation that the caller says the request belongs to. */
+  readonly conversationId: string | undefined
   /** Unix ms. */
   readonly startedAt: number
   readonly #clock: Clock.Clock
@@ -49,6 +58,12 @@ export class Exchange {
   finishReason: FinishReason | undefined
   /** From the start of the request to its first content, ms. */
   firstTokenMs: number | undefined
+  /** What was taken from limits and budgets, to be put right at the end. */
+  readonly taken = new Taken()
+  /** How full the limits are that the request was counted by. */
+  rateLevels: ReadonlyArray<RateLevel> = []
+  /** What a request to a model without a known price costs, nano-USD; absent: nothing is known. */
+  flatNanoUsd: number | undefined
   /** Time spent waiting for providers until the answer (or, for a stream, its first content) was there, ms. */
   upstreamMs = 0
 
@@ -58,6 +73,7 @@ export class Exchange {
     readonly modelAsked: string
     readonly streamed: boolean
     readonly timeouts: Partial<Timeouts>
+    readonly conversationId?: string
     readonly clock: Clock.Clock
   }) {
     this.requestId = options.requestId
@@ -66,9 +82,15 @@ export class Exchange {
     this.modelAsked = options.modelAsked
     this.streamed = options.streamed
     this.timeouts = options.timeouts
+    this.conversationId = options.conversationId
     this.#clock = options.clock
     this.startedAt = options.clock.currentTimeMillisUnsafe()
     this.#startedNanos = options.clock.monotonicTimeNanosUnsafe()
+  }
+
+  /** Unix ms now. */
+  now(): number {
+    return this.#clock.currentTimeMillisUnsafe()
   }
 
   /** Ms since the request started, by the monotonic clock. */
@@ -94,15 +116,34 @@ export const newRecordId = (): string => crypto.randomUUID()
 /** Makes a request id. */
 export const newRequestId = (): string => `req_${crypto.randomUUID().replaceAll("-", "")}`
 
-/** Starts the exchange of one request for the current caller. */
-export const start = Effect.fnUntraced(function*(modelAsked: string, streamed: boolean): Effect.fn.Return<Exchange> {
+/** The caller, with what the request says of its user and tags: the key's word comes first, then the header's, then the body's. */
+const callerOf = (caller: Caller, options: RequestOptions, user: string | undefined): Caller => {
+  const named = caller.user ?? options.user ?? user
+  if (named === caller.user && options.tags === undefined) return caller
+  return {
+    ...caller,
+    ...(named === undefined ? {} : { user: named.slice(0, maxUser) }),
+    tags: options.tags === undefined ? caller.tags : Array.from(new Set([...caller.tags, ...options.tags]))
+  }
+}
+
+/** Characters of a user's name that count. */
+const maxUser = 256
+
+/** Starts the exchange of one request for the current caller. `user` is whom the request's body names. */
+export const start = Effect.fnUntraced(function*(
+  modelAsked: string,
+  streamed: boolean,
+  user?: string
+): Effect.fn.Return<Exchange> {
   const options = yield* CurrentRequest
   return new Exchange({
     requestId: options.requestId ?? newRequestId(),
-    caller: yield* CurrentCaller,
+    caller: callerOf(yield* CurrentCaller, options, user),
     modelAsked,
     streamed,
     timeouts: options.timeouts ?? {},
+    ...(options.conversationId === undefined ? {} : { conversationId: options.conversationId }),
     clock: yield* Clock.Clock
   })
 })

@@ -9,8 +9,11 @@
  * with accounting around all of it, on every exit. It knows no plugin, no store and no protocol; those are Layers that
  * register themselves. In process it is called as it is; the HTTP and RPC servers are callers like any other.
  */
-import { Array as Arr, Cause, Context, Effect, Exit, Layer, Option, Result, type Scope, Stream } from "effect"
+import { Array as Arr, Cause, Context, Effect, Exit, Layer, Option, Result, Scope, Stream } from "effect"
+import { AuditTrail } from "../sdk/AuditSink.ts"
 import { Breakers } from "../sdk/Breakers.ts"
+import { type Balance, Budgets } from "../sdk/Budgets.ts"
+import { Windows } from "../sdk/BudgetWindow.ts"
 import { CurrentCaller, CurrentRequest, type Timeouts } from "../sdk/Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import { fail, type GatewayError, InternalError } from "../sdk/GatewayError.ts"
@@ -18,17 +21,23 @@ import { type Interceptor, type InterceptorContext, InterceptorRegistry } from "
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ChatCall, ProviderRegistry } from "../sdk/Provider.ts"
+import { RateLimits } from "../sdk/RateLimits.ts"
 import type { RetryOptions, Routes } from "../sdk/Routes.ts"
+import { Tenants } from "../sdk/Tenant.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
-import { UsageSinkRegistry } from "../sdk/UsageSink.ts"
-import { accountResponse, record, StreamAccount } from "./Accounting.ts"
+import { totalInput, totalOutput } from "../sdk/Usage.ts"
+import type { UsageSinkRegistry } from "../sdk/UsageSink.ts"
+import { accountResponse, recordsOf, StreamAccount } from "./Accounting.ts"
+import * as Admission from "./Admission.ts"
 import { attemptChat, attemptStream, type AttemptWatch } from "./Attempt.ts"
 import { runAttempts, type Turn } from "./Attempts.ts"
+import { tellEnd, tellStart } from "./AuditEvents.ts"
 import type { ChunkPull } from "./ChunkPull.ts"
 import { describeDefect } from "./Defect.ts"
 import { type Exchange, start } from "./Exchange.ts"
 import * as Explain from "./Explain.ts"
 import { type AttemptError, gatewayError } from "./Failure.ts"
+import * as Ledger from "./Ledger.ts"
 import { interceptorsOf, interceptRequest, interceptResponse, interceptStream } from "./Interception.ts"
 import { Health } from "./Health.ts"
 import type { Candidate, Plan } from "./Plan.ts"
@@ -59,7 +68,24 @@ export interface GatewayOptions {
   readonly attempts?: number
   /** Pauses between retries; default 250 ms, doubled up to 8 s. */
   readonly retry?: RetryOptions
+  /** How sure an answer is of its usage record; default `batched`. */
+  readonly ledger?: Ledger.LedgerOptions
+  readonly budgets?: BudgetOptions
 }
+
+/** How requests are charged to budgets. */
+export interface BudgetOptions {
+  /** IANA name of the time zone by whose calendar windows start anew; default `UTC`. */
+  readonly timeZone?: string
+  /** What a request without a known price counts as; default `deny_if_budgeted`. */
+  readonly unknownPrice?: Admission.UnknownPrice
+  /** Shares of a budget at whose spending the audit trail gets a warning, 0 to 1; default 0.8 and 0.95. */
+  readonly warnAt?: ReadonlyArray<number>
+  /** Whether budgets or limits are asked for over a network, and so better at the same time than one after another. */
+  readonly isRemote?: boolean
+}
+
+const defaultWarnAt = [0.8, 0.95]
 
 /** How hard is tried where neither configuration nor route says otherwise. */
 export const defaultAttempts = 4
@@ -87,6 +113,8 @@ export class Gateway extends Context.Service<Gateway, {
   readonly explain: Explain.Explain["explain"]
   /** The routes of which the current caller may use a model. */
   readonly routes: Explain.Explain["routes"]
+  /** How the budgets stand that pay for the current caller's requests, those of single models apart. */
+  readonly budgets: Effect.Effect<ReadonlyArray<Balance>, GatewayError>
 }>()("llm-gateway/gateway/Gateway") {
   static readonly layer = (options: GatewayOptions = {}): Layer.Layer<Gateway, never, Dependencies> =>
     Layer.effect(Gateway, make(options))
@@ -122,11 +150,24 @@ const withTools = ({ tools, ...request }: ChatRequest, resolved: ResolvedTools):
 
 const make = Effect.fnUntraced(function*(
   options: GatewayOptions
-): Effect.fn.Return<Gateway["Service"], never, Dependencies> {
+): Effect.fn.Return<Gateway["Service"], never, Dependencies | Scope.Scope> {
   const health = yield* Health
   const models = yield* ModelRegistry
   const interceptors = yield* InterceptorRegistry
-  const sinks = yield* UsageSinkRegistry
+  const audit = Option.getOrUndefined(yield* Effect.serviceOption(AuditTrail))
+  const ledger = yield* Ledger.make(options.ledger ?? {})
+  const { isRemote = false, timeZone = "UTC", unknownPrice = "deny_if_budgeted", warnAt = defaultWarnAt } =
+    options.budgets ?? {}
+  const admission = Admission.make({
+    tenants: Option.getOrUndefined(yield* Effect.serviceOption(Tenants)),
+    limits: Option.getOrUndefined(yield* Effect.serviceOption(RateLimits)),
+    budgets: Option.getOrUndefined(yield* Effect.serviceOption(Budgets)),
+    audit,
+    windows: new Windows(timeZone),
+    unknownPrice,
+    warnAt,
+    isRemote
+  })
   const types = yield* TypeRegistry
   const resolve = yield* Resolution.make({
     timeouts: { ...defaultTimeouts, ...options.timeouts },
@@ -155,16 +196,22 @@ const make = Effect.fnUntraced(function*(
         headers: (yield* CurrentRequest).headers ?? {},
         tag: (tag) => exchange.tags.push(tag)
       }
-      const request = yield* interceptRequest(active, asked, context)
+      const owners = admission.owners(exchange)
+      // Interceptors may cost more than the request itself, so they get no request beyond the limits.
+      const looked = active.some(({ pre }) => pre !== undefined)
+      if (looked) yield* admission.countRequest(exchange, owners)
+      const request = looked ? yield* interceptRequest(active, asked, context) : asked
       if (request.responseSchema !== undefined) {
         yield* Effect.fromResult(Result.mapError(compile(request.responseSchema), fail))
       }
-      const plan = yield* resolve(exchange, request, yield* CurrentRequest)
-      exchange.skipped = plan.skipped
-      exchange.preferred = plan.candidates[0].model
+      const planned = yield* resolve(exchange, request, yield* CurrentRequest)
+      exchange.preferred = planned.candidates[0].model
       const resolved = request.tools === undefined
         ? noTools
         : yield* Effect.provideService(resolveTools(request.tools), TypeRegistry, types)
+      yield* ledger.open
+      const plan = yield* admission.admit(exchange, owners, planned, request)
+      exchange.skipped = plan.skipped
       const called = withTools(toProviderNames(request, resolved.nameToId), resolved)
       return {
         request,
@@ -225,47 +272,119 @@ const make = Effect.fnUntraced(function*(
     exchange.dropped = committed.dropped
     exchange.firstTokenMs = exchange.elapsed()
     const account = new StreamAccount(exchange)
-    const chunks = Stream.fromPull(Effect.succeed(followed(committed.pull, request, account))).pipe(
-      Stream.onExit(() => Effect.sync(() => account.settle(request)))
-    )
+    const chunks = Stream.fromPull(Effect.succeed(followed(committed.pull, request, account)))
     const named = toolNames.size === 0
       ? chunks
       : Stream.map(chunks, (chunk) => chunkToCallerNames(chunk, toolNames))
     return interceptStream(active, named, request, context).pipe(
       Stream.catchDefect((defect) => Stream.fromEffect(failed(exchange, defect))),
-      Stream.onExit((exit) => record(exchange, asked, sinks.all(), exit))
+      finishing((exit) => {
+        account.settle(request)
+        return finish(exchange, asked, exit)
+      })
     )
   })
 
+  /** Writes down what a request was, on every exit. Fails where the answer may not go out without its record. */
+  const finish = Effect.fnUntraced(function*(
+    exchange: Exchange,
+    asked: ChatRequest,
+    exit: Exit.Exit<unknown, GatewayError>
+  ): Effect.fn.Return<void, GatewayError> {
+    const records = recordsOf(exchange, asked, exit)
+    let tokens = 0
+    const costs: Array<Admission.ModelCost> = []
+    for (const { costNanoUsd, modelUsed, usage } of records) {
+      tokens += totalInput(usage) + totalOutput(usage)
+      if (costNanoUsd !== undefined && modelUsed !== undefined) costs.push({ model: modelUsed, costNanoUsd })
+    }
+    const settlements = yield* admission.finish(exchange, tokens, costs)
+    if (audit?.isActive() === true) tellEnd(audit, exchange, records[0], interceptorOf(exit))
+    yield* ledger.post({ records, settlements })
+  })
+
+  const began = (exchange: Exchange): void => {
+    if (typeof unknownPrice === "object") exchange.flatNanoUsd = unknownPrice.flatNanoUsd
+    if (audit?.isActive() === true) tellStart(audit, exchange)
+  }
+
   const complete = (asked: ChatRequest, exchange: Exchange): Effect.Effect<ChatResponse, GatewayError> =>
-    Effect.exit(answer(asked, exchange)).pipe(
+    Effect.suspend(() => {
+      began(exchange)
+      return Effect.exit(answer(asked, exchange))
+    }).pipe(
       Effect.flatMap((exit) => settled(exchange, exit)),
-      Effect.onExit((exit) => record(exchange, asked, sinks.all(), exit))
+      Effect.onExit((exit) => finish(exchange, asked, exit))
     )
 
   const openChat = (
     asked: ChatRequest,
     exchange: Exchange
   ): Effect.Effect<Stream.Stream<ChatChunk, GatewayError>, GatewayError, Scope.Scope> =>
-    Effect.exit(open(asked, exchange)).pipe(
+    Effect.suspend(() => {
+      began(exchange)
+      return Effect.exit(open(asked, exchange))
+    }).pipe(
       Effect.flatMap((exit) => settled(exchange, exit)),
-      Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : record(exchange, asked, sinks.all(), exit))
+      Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : finish(exchange, asked, exit))
     )
 
   return {
     chat: (request, exchange) =>
       exchange === undefined
-        ? Effect.flatMap(start(request.model, false), (started) => complete(request, started))
+        ? Effect.flatMap(start(request.model, false, request.user), (started) => complete(request, started))
         : complete(request, exchange),
     streamChat: (request) =>
-      Stream.unwrap(Effect.flatMap(start(request.model, true), (exchange) => openChat(request, exchange))),
+      Stream.unwrap(
+        Effect.flatMap(start(request.model, true, request.user), (exchange) => openChat(request, exchange))
+      ),
     openChat,
     models: Effect.flatMap(CurrentCaller, models.list),
     model: (id) => Effect.flatMap(CurrentCaller, (caller) => models.resolve(id, caller)),
     explain: explain.explain,
-    routes: explain.routes
+    routes: explain.routes,
+    budgets: Effect.flatMap(start("", false), admission.balances)
   }
 })
+
+/** Whose block ended a request. */
+const interceptorOf = (exit: Exit.Exit<unknown, GatewayError>): string | undefined => {
+  if (Exit.isSuccess(exit)) return undefined
+  const reason = exit.cause.reasons.find(Cause.isFailReason)?.error.reason
+  return reason?._tag === "RequestBlocked" || reason?._tag === "ResponseBlocked" ? reason.interceptor : undefined
+}
+
+/**
+ * Runs `finish` once for a stream: with its end or its failure before the reader is told of it, so that the reader may rely
+ * on what was written down; or when the reader leaves.
+ */
+const finishing = (finish: (exit: Exit.Exit<void, GatewayError>) => Effect.Effect<void, GatewayError>) =>
+(
+  chunks: Stream.Stream<ChatChunk, GatewayError>
+): Stream.Stream<ChatChunk, GatewayError> =>
+  Stream.transformPull(chunks, (pull, scope) => {
+    let isOver = false
+    const once = (exit: Exit.Exit<void, GatewayError>): Effect.Effect<void, GatewayError> =>
+      Effect.suspend(() => {
+        if (isOver) return Effect.void
+        isOver = true
+        return Effect.uninterruptible(finish(exit))
+      })
+    const watched: ChunkPull<GatewayError> = Effect.catch(
+      pull,
+      (error) =>
+        Cause.isDone(error)
+          ? Effect.andThen(once(Exit.void), Cause.done())
+          : Effect.andThen(once(Exit.fail(error)), Effect.fail(error))
+    )
+    return Effect.as(
+      Scope.addFinalizerExit(
+        scope,
+        (exit) => Effect.ignore(once(Exit.isSuccess(exit) ? Exit.void : Exit.interrupt()))
+      ),
+      watched
+    )
+  })
 
 /** The stream with its figures counted and, where a schema was asked for, its text checked before the end is told. */
 const followed = (

@@ -53,11 +53,11 @@ export interface Composition extends GatewayOptions {
   readonly types?: Layer.Layer<TypeRegistry>
 }
 
-/** The gateway over these plugins, with a single attempt unless more are asked for. */
+/** The gateway over these plugins, with a single attempt unless more are asked for; an answer's record comes before its end. */
 export const compose = (
   { interceptors = [], models = [], providers, sinks = [], types = TypeRegistry.layerEmpty, ...options }: Composition
 ) =>
-  Gateway.layer({ attempts: 1, ...options }).pipe(
+  Gateway.layer({ attempts: 1, ledger: { durability: "strict" }, ...options }).pipe(
     Layer.provideMerge(ModelRegistry.layer({ models })),
     Layer.provideMerge(Layer.mergeAll(
       Layer.empty,

@@ -200,7 +200,8 @@ const replied = (
       models: unused,
       model: () => unused,
       explain: () => unused,
-      routes: unused
+      routes: unused,
+      budgets: unused
     }
     const sent = yield* Queue.unbounded<string>()
     const fiber = yield* Effect.forkChild(

@@ -43,7 +43,7 @@ const chat = (options: RouteOptions) =>
         Result.mapError(decodeRequest(body), (error) => fail(validationError(error)))
       )
       const gateway = yield* Gateway
-      const exchange: Exchange = began(yield* start(asked.model, asked.stream === true))
+      const exchange: Exchange = began(yield* start(asked.model, asked.stream === true, asked.user))
       if (asked.stream === true) return yield* streamReply(gateway, asked, exchange, writer(requestId))
       const response = yield* gateway.chat(asked, exchange)
       return json(encodeAnswer(toAnswer(response)), exchangeHeaders(exchange))

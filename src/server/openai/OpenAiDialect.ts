@@ -28,7 +28,7 @@ const completions = (options: RouteOptions) =>
       const body = yield* readJson(request, options.maxBodyBytes)
       const chat = yield* Effect.fromResult(Result.mapError(openAiChat.decodeRequest(body), fail))
       const gateway = yield* Gateway
-      const exchange: Exchange = began(yield* start(chat.model, chat.stream === true))
+      const exchange: Exchange = began(yield* start(chat.model, chat.stream === true, chat.user))
       if (chat.stream === true) return yield* streamReply(gateway, chat, exchange, writer(chat))
       const response = yield* gateway.chat(chat, exchange)
       return json(openAiChat.encodeResponse(response, chat), exchangeHeaders(exchange))

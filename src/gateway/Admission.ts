@@ -1,0 +1,353 @@
+/**
+ * Whether a request may go to a provider: rate limits, and the money for its worst case. Everything that is taken here is
+ * noted in the exchange, and given back or put right by accounting, on every exit.
+ *
+ * All stores are asked at once, so that with remote ones a request waits for one round trip. Where interceptors look at
+ * the request first, which may cost more than the request itself, its own limit comes before them.
+ */
+import { Clock, Effect, Exit, Scope } from "effect"
+import type { AuditTrail } from "../sdk/AuditSink.ts"
+import type { Balance, BudgetAccount, Budgets, Settlement } from "../sdk/Budgets.ts"
+import type { Windows } from "../sdk/BudgetWindow.ts"
+import type { ChatRequest } from "../sdk/Chat.ts"
+import { BudgetExceeded, fail, type GatewayError } from "../sdk/GatewayError.ts"
+import { usd } from "../sdk/Pricing.ts"
+import type { RateDemand, RateLimits } from "../sdk/RateLimits.ts"
+import type { Tenants } from "../sdk/Tenant.ts"
+import { eventOf } from "./AuditEvents.ts"
+import type { Exchange } from "./Exchange.ts"
+import * as Limits from "./Limits.ts"
+import type { Candidate, Plan } from "./Plan.ts"
+import type { Hold } from "./Taken.ts"
+import { estimateInput } from "./TokenEstimate.ts"
+import { longestAnswer, worstCase } from "./WorstCase.ts"
+
+/** What a request to a model without a known price counts as against budgets. */
+export type UnknownPrice =
+  /** It is refused where a budget would have to pay for it. */
+  | "deny_if_budgeted"
+  | "free"
+  /** Each request costs this much, integer nano-USD. */
+  | { readonly flatNanoUsd: number }
+
+/** What admission is built on; a store that is not there limits nothing. */
+export interface AdmissionOptions {
+  readonly tenants: Tenants["Service"] | undefined
+  readonly limits: RateLimits["Service"] | undefined
+  readonly budgets: Budgets["Service"] | undefined
+  readonly audit: AuditTrail["Service"] | undefined
+  readonly windows: Windows
+  readonly unknownPrice: UnknownPrice
+  /** Shares of a budget at whose spending a warning is given, 0 to 1. */
+  readonly warnAt: ReadonlyArray<number>
+  /** Whether stores are asked over a network, and so better at the same time than one after another. */
+  readonly isRemote: boolean
+}
+
+/** What the limits and budgets of one gateway say. */
+export interface Admission {
+  /** All that declare limits for the exchange's caller. */
+  readonly owners: (exchange: Exchange) => ReadonlyArray<Limits.Owner>
+  /** Takes the request itself from its limits. Fails with `rate_limited` and `store_unavailable`. */
+  readonly countRequest: (
+    exchange: Exchange,
+    owners: ReadonlyArray<Limits.Owner>
+  ) => Effect.Effect<void, GatewayError>
+  /**
+   * Takes what the request may need at most, and the request itself where that has not been done. Gives the plan without
+   * the candidates that no budget may pay for. Fails with `rate_limited`, `budget_exceeded` and `store_unavailable`.
+   */
+  readonly admit: (
+    exchange: Exchange,
+    owners: ReadonlyArray<Limits.Owner>,
+    plan: Plan,
+    request: ChatRequest
+  ) => Effect.Effect<Plan, GatewayError>
+  /** Puts the limits right after the request; `tokens` is what it consumed. Gives what is left to settle. */
+  readonly finish: (
+    exchange: Exchange,
+    tokens: number,
+    costs: ReadonlyArray<ModelCost>
+  ) => Effect.Effect<ReadonlyArray<Settlement>>
+  /** How the budgets of a caller stand. Fails with `store_unavailable`. */
+  readonly balances: (exchange: Exchange) => Effect.Effect<ReadonlyArray<Balance>, GatewayError>
+}
+
+/** What a request cost with one model, nano-USD. */
+export interface ModelCost {
+  readonly model: string
+  readonly costNanoUsd: number
+}
+
+/** Places and reservations outlive a request's own deadline by this much, ms: it may be late in noticing. */
+const graceMs = 60_000
+/** Answers whose length the request does not bound are taken for this long by the limits of tokens. */
+const usualAnswer = 1_000
+/** Warnings that are remembered; beyond that some may come twice. */
+const maxWarned = 10_000
+
+/** The plan without the models whose price nobody knows. */
+const pricedOnly = (plan: Plan): Plan | undefined => {
+  if (plan.candidates.every(({ model }) => model.prices !== undefined)) return plan
+  const [first, ...others] = plan.candidates.filter(({ model }) => model.prices !== undefined)
+  if (first === undefined) return undefined
+  const left = plan.candidates.filter(({ model }) => model.prices === undefined)
+  return {
+    ...plan,
+    candidates: [first, ...others],
+    skipped: [...plan.skipped, ...left.map(({ model }) => ({ model: model.id, reason: "no known price" }))],
+    strategy: others.length === 0 ? "sequential" : plan.strategy
+  }
+}
+
+const noPrice = ({ candidates: [{ model }] }: Plan): GatewayError =>
+  fail(
+    new BudgetExceeded({
+      message: `no price is known for ${model.id}, so that no budget can pay for it; ` +
+        "the operator can set one under models, or let such models pass by defaults.unknown_price",
+      budget: "unknown price"
+    })
+  )
+
+/** Candidates by model, each once: retries may go to any of them. */
+const modelsOf = (plan: Plan): ReadonlyArray<string> =>
+  Array.from(new Set(plan.candidates.map(({ model }) => model.id)))
+
+/** Makes the admission over the given stores. */
+export const make = (options: AdmissionOptions): Admission => {
+  const { audit, budgets, isRemote, limits, tenants, unknownPrice, warnAt, windows } = options
+  /** Warnings that were given, by account and share. */
+  const warned = new Set<string>()
+
+  const owners = (exchange: Exchange): ReadonlyArray<Limits.Owner> =>
+    Limits.ownersOf(tenants?.lineage(exchange.caller.tenant) ?? [], exchange.caller)
+
+  const hit = (exchange: Exchange) => (error: GatewayError): Effect.Effect<void> =>
+    Effect.sync(() => {
+      if (audit === undefined || (error.code !== "rate_limited" && error.code !== "budget_exceeded")) return
+      audit.emit(eventOf(exchange, "limit_hit", {
+        code: error.code,
+        model: exchange.modelAsked,
+        ...(error.reason._tag === "BudgetExceeded" ? { budget: error.reason.budget } : {})
+      }))
+    })
+
+  /** Warns once for each share of an account that is spent. */
+  const warn = (exchange: Exchange, balances: ReadonlyArray<Balance>): void => {
+    if (audit === undefined || !audit.isActive()) return
+    for (const { account, spentNanoUsd } of balances) {
+      for (const share of warnAt) {
+        if (account.limitNanoUsd <= 0 || spentNanoUsd < account.limitNanoUsd * share) continue
+        const warning = `${share}|${account.key}`
+        if (warned.has(warning)) continue
+        if (warned.size >= maxWarned) warned.clear()
+        warned.add(warning)
+        audit.emit(eventOf(exchange, "budget_warning", {
+          budget: account.name,
+          share,
+          spent_usd: usd(spentNanoUsd),
+          limit_usd: usd(account.limitNanoUsd)
+        }))
+      }
+    }
+  }
+
+  const take = (
+    store: RateLimits["Service"],
+    exchange: Exchange,
+    demands: ReadonlyArray<RateDemand>
+  ): Effect.Effect<void, GatewayError> =>
+    Effect.map(store.take(demands), (levels) => {
+      exchange.rateLevels = exchange.rateLevels.length === 0 ? levels : [...exchange.rateLevels, ...levels]
+    })
+
+  const enter = (
+    store: RateLimits["Service"],
+    exchange: Exchange,
+    declared: ReadonlyArray<Limits.Owner>,
+    plan: Plan
+  ): Effect.Effect<void, GatewayError> | undefined => {
+    const demands = Limits.concurrencyDemands(declared, exchange.caller, plan.candidates[0].model.id)
+    if (demands.length === 0) return undefined
+    const places = exchange.taken.places = Scope.makeUnsafe()
+    return Effect.provideService(store.enter(demands, plan.timeouts.total + graceMs), Scope.Scope, places)
+  }
+
+  const reserve = (
+    store: Budgets["Service"],
+    exchange: Exchange,
+    declared: ReadonlyArray<Limits.Owner>,
+    plan: Plan,
+    request: ChatRequest,
+    inputTokens: number,
+    now: number
+  ): ReadonlyArray<Effect.Effect<void, GatewayError>> => {
+    const flat = typeof unknownPrice === "object" ? unknownPrice.flatNanoUsd * plan.attempts : 0
+    const holds: Array<Hold & { readonly amountNanoUsd: number }> = []
+    const hold = (
+      id: string,
+      accounts: ReadonlyArray<BudgetAccount>,
+      candidates: ReadonlyArray<Candidate>,
+      model?: string
+    ) => {
+      if (accounts.length === 0) return
+      holds.push({
+        id,
+        accounts,
+        amountNanoUsd: worstCase(request, plan, candidates, inputTokens) + flat,
+        ...(model === undefined ? {} : { model })
+      })
+    }
+    const shared = Limits.budgetAccounts(declared, exchange.caller, exchange.tags, windows, now)
+    hold(exchange.recordId, shared, plan.candidates)
+    for (const model of modelsOf(plan)) {
+      hold(
+        `${exchange.recordId}:${model}`,
+        Limits.modelAccounts(declared, model, windows, now),
+        plan.candidates.filter((candidate) => candidate.model.id === model),
+        model
+      )
+    }
+    // Noted before the store is asked: where its answer gets lost, the hold is given back all the same.
+    exchange.taken.holds = holds
+    const expiresAt = now + plan.timeouts.total + graceMs
+    return holds.map(({ accounts, amountNanoUsd, id }) =>
+      Effect.map(store.reserve({ id, accounts, amountNanoUsd, expiresAt }), (balances) => warn(exchange, balances))
+    )
+  }
+
+  const countRequest = (
+    exchange: Exchange,
+    declared: ReadonlyArray<Limits.Owner>
+  ): Effect.Effect<void, GatewayError> => {
+    if (limits === undefined || declared.length === 0) return Effect.void
+    const demands = Limits.sharedDemands(declared, exchange.caller, "requests", 1)
+    exchange.taken.isCounted = true
+    return demands.length === 0 ? Effect.void : Effect.tapError(take(limits, exchange, demands), hit(exchange))
+  }
+
+  const admit = Effect.fnUntraced(function*(
+    exchange: Exchange,
+    declared: ReadonlyArray<Limits.Owner>,
+    planned: Plan,
+    request: ChatRequest
+  ): Effect.fn.Return<Plan, GatewayError> {
+    if (declared.length === 0) return planned
+    const budgeted = budgets !== undefined && Limits.haveBudgets(declared)
+    const plan = budgeted && unknownPrice === "deny_if_budgeted" ? pricedOnly(planned) : planned
+    if (plan === undefined) {
+      const error = noPrice(planned)
+      yield* hit(exchange)(error)
+      return yield* error
+    }
+    const counted = Limits.countTokens(declared)
+    const inputTokens = counted || budgeted ? estimateInput(request) : 0
+    const { model } = plan.candidates[0]
+    const asked: Array<Effect.Effect<void, GatewayError>> = []
+    if (limits !== undefined) {
+      const answer = request.maxOutputTokens === undefined
+        ? Math.min(longestAnswer(request, model), usualAnswer)
+        : longestAnswer(request, model)
+      const { caller, taken } = exchange
+      const tokens = counted
+        ? [
+          ...Limits.sharedDemands(declared, caller, "tokens", inputTokens + answer),
+          ...Limits.modelDemands(declared, caller, model.id, "tokens", inputTokens + answer)
+        ]
+        : []
+      const demands = [
+        ...(taken.isCounted ? [] : Limits.sharedDemands(declared, caller, "requests", 1)),
+        ...Limits.modelDemands(declared, caller, model.id, "requests", 1),
+        ...tokens
+      ]
+      exchange.taken.isCounted = true
+      if (demands.length > 0) {
+        asked.push(Effect.map(take(limits, exchange, demands), () => {
+          exchange.taken.tokens = tokens
+        }))
+      }
+      const entered = enter(limits, exchange, declared, plan)
+      if (entered !== undefined) asked.push(entered)
+    }
+    if (budgeted) {
+      const now = (yield* Clock.Clock).currentTimeMillisUnsafe()
+      asked.push(...reserve(budgets, exchange, declared, plan, request, inputTokens, now))
+    }
+    const [only] = asked
+    if (only === undefined) return plan
+    yield* Effect.tapError(
+      asked.length === 1
+        ? only
+        : Effect.all(asked, isRemote ? { concurrency: "unbounded", discard: true } : { discard: true }),
+      hit(exchange)
+    )
+    return plan
+  })
+
+  const finish = (
+    exchange: Exchange,
+    tokens: number,
+    costs: ReadonlyArray<ModelCost>
+  ): Effect.Effect<ReadonlyArray<Settlement>> => {
+    const { taken } = exchange
+    const settlements = taken.holds.map(({ accounts, id, model }): Settlement => ({
+      id,
+      accounts,
+      actualNanoUsd: costs.reduce(
+        (sum, cost) => model === undefined || cost.model === model ? sum + cost.costNanoUsd : sum,
+        0
+      )
+    }))
+    return taken.places === undefined && taken.tokens.length === 0 && taken.isCounted
+      ? Effect.succeed(settlements)
+      : Effect.as(putRight(limits, exchange, owners(exchange), tokens), settlements)
+  }
+
+  const balances = (exchange: Exchange): Effect.Effect<ReadonlyArray<Balance>, GatewayError> =>
+    budgets === undefined
+      ? Effect.succeed([])
+      : Effect.clockWith((clock) =>
+        budgets.balances(
+          Limits.budgetAccounts(
+            owners(exchange),
+            exchange.caller,
+            exchange.tags,
+            windows,
+            clock.currentTimeMillisUnsafe()
+          )
+        )
+      )
+
+  return { owners, countRequest, admit, finish, balances }
+}
+
+/** Gives places back, and to each bucket of tokens the difference between what was taken and what was consumed. */
+const putRight = Effect.fnUntraced(function*(
+  limits: RateLimits["Service"] | undefined,
+  exchange: Exchange,
+  owners: ReadonlyArray<Limits.Owner>,
+  consumed: number
+): Effect.fn.Return<void> {
+  const { caller, taken } = exchange
+  if (taken.places !== undefined) yield* Scope.close(taken.places, Exit.void)
+  if (limits === undefined || owners.length === 0) return
+  // A request that was refused before its limits were asked is a request all the same.
+  if (!taken.isCounted) {
+    const demands = Limits.sharedDemands(owners, caller, "requests", 1)
+    return demands.length === 0 ? undefined : yield* limits.correct(demands)
+  }
+  if (taken.tokens.length === 0) return
+  const corrections = new Map(taken.tokens.map((demand) => [demand.key, { ...demand, amount: -demand.amount }]))
+  // A limit by model is the limit of the model that served, which need not be the one that was planned.
+  const served = exchange.model?.id ?? ""
+  const actual = [
+    ...Limits.sharedDemands(owners, caller, "tokens", consumed),
+    ...Limits.modelDemands(owners, caller, served, "tokens", consumed)
+  ]
+  for (const demand of actual) {
+    const known = corrections.get(demand.key)
+    corrections.set(demand.key, known === undefined ? demand : { ...known, amount: known.amount + consumed })
+  }
+  const needed = Array.from(corrections.values()).filter(({ amount }) => amount !== 0)
+  if (needed.length > 0) yield* limits.correct(needed)
+})

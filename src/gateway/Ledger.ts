@@ -1,0 +1,161 @@
+/**
+ * Where finished requests are written down: their usage records go to the sinks, and their budgets are settled once the
+ * records are safe. So what was spent is never ahead of the records, and where a process dies in between, the reservation
+ * is still there to be settled by them.
+ *
+ * Under `batched` durability answers do not wait for that. Under `strict` the end of each answer does, and all that wait
+ * at the same time wait for one write.
+ */
+import { Effect, Exit, Option, Scope } from "effect"
+import { Budgets, type Settlement } from "../sdk/Budgets.ts"
+import { fail, type GatewayError, StoreUnavailable } from "../sdk/GatewayError.ts"
+import { LedgerTransaction, SinkError, type UsageRecord, type UsageSink, UsageSinkRegistry } from "../sdk/UsageSink.ts"
+import * as RecordQueue from "./RecordQueue.ts"
+
+/** What is left of a finished request. */
+export interface LedgerEntry {
+  readonly records: ReadonlyArray<UsageRecord>
+  readonly settlements: ReadonlyArray<Settlement>
+}
+
+/** How sure an answer is of its record. */
+export interface LedgerOptions {
+  /** `strict`: an answer ends only after its record is in every durable sink. Default `batched`. */
+  readonly durability?: "batched" | "strict"
+  /** How long records gather before they are written, ms, under `batched`; default 0. */
+  readonly lingerMs?: number
+  /** How long an answer waits for its record under `strict`, ms; default 5,000. */
+  readonly commitTimeoutMs?: number
+}
+
+/** The ledger of one gateway. */
+export interface Ledger {
+  /**
+   * Writes an entry down. Under `strict` it fails with `store_unavailable` where the record is not safe in time; it is
+   * tried further all the same.
+   */
+  readonly post: (entry: LedgerEntry) => Effect.Effect<void, GatewayError>
+  /** Fails with `store_unavailable` while `strict` could not keep its word: records wait that cannot be written. */
+  readonly open: Effect.Effect<void, GatewayError>
+  /** Entries that wait, are written and are lost. */
+  readonly stats: RecordQueue.RecordQueueStats
+}
+
+/** Entries that may wait, some KB each: minutes of an outage under load. */
+const capacity = 50_000
+const defaultCommitTimeout = 5_000
+
+const unavailable = (message: string) => fail(new StoreUnavailable({ message, store: "usage" }))
+const notSafe = unavailable(
+  "the usage record of this request could not be written in time, and the gateway may not answer without it"
+)
+const stalled = unavailable(
+  "usage records cannot be written at the moment, and the gateway may not answer without them"
+)
+
+/** Makes the ledger over the registered sinks. Its scope's end waits until what is in it is written. */
+export const make = Effect.fnUntraced(function*(
+  { commitTimeoutMs = defaultCommitTimeout, durability = "batched", lingerMs = 0 }: LedgerOptions
+): Effect.fn.Return<Ledger, never, UsageSinkRegistry | Scope.Scope> {
+  const sinks = yield* UsageSinkRegistry
+  const budgets = Option.getOrUndefined(yield* Effect.serviceOption(Budgets))
+  const transaction = yield* LedgerTransaction
+  const scope = yield* Effect.scope
+  const isStrict = durability === "strict"
+
+  /** Sinks that keep nobody waiting have queues of their own, for as long as they are registered. */
+  const others = new Map<
+    UsageSink,
+    { readonly queue: RecordQueue.RecordQueue<UsageRecord>; readonly scope: Scope.Closeable }
+  >()
+
+  const queueOf = Effect.fnUntraced(function*(sink: UsageSink) {
+    const known = others.get(sink)
+    if (known !== undefined) return known.queue
+    const own = Scope.forkUnsafe(scope)
+    const queue = yield* RecordQueue.make<UsageRecord>({
+      name: `usage sink "${sink.name}"`,
+      capacity,
+      lingerMs,
+      write: (records) => sink.write(records)
+    }).pipe(Effect.provideService(Scope.Scope, own))
+    others.set(sink, { queue, scope: own })
+    return queue
+  })
+
+  const handOn = Effect.fnUntraced(
+    function*(registered: ReadonlyArray<UsageSink>, records: ReadonlyArray<UsageRecord>) {
+      for (const sink of registered) {
+        if (sink.durable === true) continue
+        const queue = yield* queueOf(sink)
+        for (const record of records) queue.offer(record)
+      }
+      for (const [sink, { scope: own }] of others) {
+        if (registered.includes(sink)) continue
+        others.delete(sink)
+        yield* Scope.close(own, Exit.void)
+      }
+    }
+  )
+
+  const settle = (settlements: ReadonlyArray<Settlement>): Effect.Effect<void, SinkError> =>
+    budgets === undefined || settlements.length === 0
+      ? Effect.void
+      : Effect.mapError(
+        budgets.settle(settlements),
+        ({ message }) => new SinkError({ sink: "budgets", message })
+      )
+
+  const commit = Effect.fnUntraced(function*(entries: ReadonlyArray<LedgerEntry>): Effect.fn.Return<void, SinkError> {
+    const records = entries.flatMap((entry) => entry.records)
+    const settlements = entries.flatMap((entry) => entry.settlements)
+    const [first, ...rest] = records
+    const registered = sinks.all()
+    const durable = first === undefined ? [] : registered.filter((sink) => sink.durable === true)
+    yield* transaction(
+      Effect.andThen(
+        Effect.forEach(
+          durable,
+          (sink) => first === undefined ? Effect.void : sink.write([first, ...rest]),
+          { discard: true }
+        ),
+        settle(settlements)
+      )
+    )
+    yield* handOn(registered, records)
+  })
+
+  const queue = yield* RecordQueue.make<LedgerEntry>({
+    name: "usage ledger",
+    capacity,
+    lingerMs: isStrict ? 0 : lingerMs,
+    write: commit
+  })
+
+  const committed = Effect.timeoutOrElse(queue.flush, {
+    duration: commitTimeoutMs,
+    orElse: () => Effect.fail(notSafe)
+  })
+
+  /** The queue's retries at the time when the last commit is known to have come through. */
+  let retried = 0
+  let written = 0
+  return {
+    post: (entry) => {
+      if (entry.records.length === 0 && entry.settlements.length === 0) return Effect.void
+      if (queue.offer(entry)) return isStrict ? committed : Effect.void
+      // The queue has told of the record that is lost; the money must not be held for ever all the same.
+      const released = Effect.ignore(settle(entry.settlements))
+      return isStrict ? Effect.andThen(released, Effect.fail(notSafe)) : released
+    },
+    open: Effect.suspend(() => {
+      const { stats } = queue
+      if (stats.written > written || stats.queued === 0) {
+        written = stats.written
+        retried = stats.retries
+      }
+      return isStrict && stats.retries > retried ? Effect.fail(stalled) : Effect.void
+    }),
+    stats: queue.stats
+  }
+})
