@@ -63,6 +63,31 @@ export const crossReferences = (
     seen.add(value)
   }
 
+  /** Two limits that count the same would both take from one bucket, and two budgets from one account. */
+  const mustDifferFromEachOther = (owner: Json, path: Path): void => {
+    const limits = new Set<string>()
+    for (const [index, entry] of list(owner["rate_limits"]).entries()) {
+      const limit = mapping(entry)
+      const kind = ["requests", "tokens", "concurrent"].find((key) => key in limit)
+      mustDiffer(
+        limits,
+        kind === undefined ? undefined : `${String(limit["per"])} ${kind} ${String(limit["window"])}`,
+        "a limit of the same kind, per the same and with the same window",
+        [...path, "rate_limits", index]
+      )
+    }
+    const budgets = new Set<string>()
+    for (const [index, entry] of list(owner["budgets"]).entries()) {
+      const { per, window } = mapping(entry)
+      mustDiffer(
+        budgets,
+        `${String(per)} ${String(window)}`,
+        "a budget per the same with the same window",
+        [...path, "budgets", index]
+      )
+    }
+  }
+
   // ----------------------------------------------------------------------------------------------------------------
   // auth
   // ----------------------------------------------------------------------------------------------------------------
@@ -75,6 +100,7 @@ export const crossReferences = (
     mustDiffer(ids, key["id"], "this id", [...path, "id"])
     const hash = key["sha256"]
     mustDiffer(hashes, typeof hash === "string" ? hash.toLowerCase() : hash, "this hash", [...path, "sha256"])
+    mustDifferFromEachOther(key, path)
     if ("tenants" in config) mustExist(key["tenant"], tenantNames, "tenant", [...path, "tenant"])
   }
   if (auth["mode"] === "jwt" && !("jwt" in auth)) add(["auth", "mode"], "the mode jwt needs the section auth.jwt")
@@ -92,6 +118,7 @@ export const crossReferences = (
     for (const [index, interceptor] of list(tenant["interceptors"]).entries()) {
       mustExist(interceptor, interceptorNames, "interceptor", ["tenants", name, "interceptors", index])
     }
+    mustDifferFromEachOther(tenant, ["tenants", name])
     const way = new Set<string>()
     let at: unknown = name
     while (typeof at === "string" && !way.has(at) && !walked.has(at)) {

@@ -44,38 +44,6 @@ const Server = section({
   drain_timeout: defaulted(Duration, "30s")
 })
 
-const hashProblem = "expected 64 hexadecimal digits, the SHA-256 of the key"
-
-const AuthKey = section({
-  id: Text,
-  sha256: matching(/^[0-9A-Fa-f]{64}$/u, hashProblem).pipe(Schema.decode(SchemaTransformation.toLowerCase())),
-  tenant: Text,
-  user: Schema.optionalKey(Text),
-  models: Schema.optionalKey(Schema.Array(Text)),
-  tags: defaulted(Schema.Array(Text), []),
-  admin: defaulted(Switch, false),
-  expires: Schema.optionalKey(Moment)
-})
-
-const Jwt = section({
-  jwks_url: HttpUrl,
-  issuer: Text,
-  audience: Schema.Union([Text, Schema.NonEmptyArray(Text)]),
-  tenant_claim: defaulted(Text, "tenant"),
-  user_claim: defaulted(Text, "sub"),
-  clock_skew: defaulted(Duration, "30s")
-})
-
-const Auth = section({
-  mode: oneOf(["none", "keys", "jwt"]),
-  keys: defaulted(Schema.Array(AuthKey), []),
-  jwt: Schema.optionalKey(Jwt)
-})
-
-// ------------------------------------------------------------------------------------------------------------------
-// tenants
-// ------------------------------------------------------------------------------------------------------------------
-
 const RateLimit = section(
   {
     per: oneOf(["tenant", "user", "key", "model"]),
@@ -101,6 +69,46 @@ const Budget = section({
   usd: Amount,
   window: oneOf(["hour", "day", "week", "month", "total"])
 })
+
+const hashProblem = "expected 64 hexadecimal digits, the SHA-256 of the key"
+
+const AuthKey = section({
+  id: Text,
+  sha256: matching(/^[0-9A-Fa-f]{64}$/u, hashProblem).pipe(Schema.decode(SchemaTransformation.toLowerCase())),
+  tenant: Text,
+  user: Schema.optionalKey(Text),
+  models: Schema.optionalKey(Schema.Array(Text)),
+  tags: defaulted(Schema.Array(Text), []),
+  admin: defaulted(Switch, false),
+  rate_limits: defaulted(Schema.Array(RateLimit), []),
+  budgets: defaulted(Schema.Array(Budget), []),
+  expires: Schema.optionalKey(Moment)
+})
+
+const Jwt = section({
+  jwks_url: HttpUrl,
+  issuer: Text,
+  audience: Schema.Union([Text, Schema.NonEmptyArray(Text)]),
+  tenant_claim: defaulted(Text, "tenant"),
+  user_claim: defaulted(Text, "sub"),
+  tags_claim: Schema.optionalKey(Text),
+  admin_claim: Schema.optionalKey(Text),
+  clock_skew: defaulted(Duration, "30s")
+})
+
+const Auth = section({
+  mode: oneOf(["none", "keys", "jwt"]),
+  keys: defaulted(Schema.Array(AuthKey), []),
+  jwt: Schema.optionalKey(Jwt),
+  cache: defaulted(
+    section({ fresh: defaulted(PositiveDuration, "10s"), stale: defaulted(PositiveDuration, "10m") }),
+    {}
+  )
+})
+
+// ------------------------------------------------------------------------------------------------------------------
+// tenants
+// ------------------------------------------------------------------------------------------------------------------
 
 const Tenant = section({
   parent: Schema.optionalKey(Text),
@@ -235,6 +243,20 @@ const Breaker = section(
   (breaker) => breaker.open <= breaker.max_open ? undefined : "open must not be longer than max_open"
 )
 
+const isTimeZone = (name: string): boolean => {
+  try {
+    return new Intl.DateTimeFormat("en", { timeZone: name }).resolvedOptions().timeZone !== ""
+  } catch {
+    return false
+  }
+}
+
+const TimeZone = Text.check(
+  Schema.makeFilter((name: string) => isTimeZone(name) ? undefined : "expected a time zone such as Europe/Berlin")
+)
+
+const Percent = integer(1, 100)
+
 const Defaults = section({
   timeouts: defaulted(Timeouts, {}),
   breaker: defaulted(Breaker, {}),
@@ -243,7 +265,9 @@ const Defaults = section({
   unknown_price: defaulted(
     Schema.Union([oneOf(["deny_if_budgeted", "free"]), section({ flat_usd: Amount })]),
     "deny_if_budgeted"
-  )
+  ),
+  time_zone: defaulted(TimeZone, "UTC"),
+  budget_warnings: defaulted(Schema.Array(Percent), [80, 95])
 })
 
 // ------------------------------------------------------------------------------------------------------------------
@@ -325,6 +349,11 @@ const Storage = section({
     "sqlite:./data/gateway.db"
   ),
   redis: secretAbsentIfEmpty(matching(/^(?:|rediss?:\/\/.+)$/u, "expected redis://host:port or rediss://host:port")),
+  redis_prefix: defaulted(
+    matching(/^[A-Za-z0-9:._-]{1,64}$/u, "expected up to 64 of A-Z, a-z, 0-9 and :._-"),
+    "llm-gateway:"
+  ),
+  redis_failure: defaulted(oneOf(["open", "closed"]), "closed"),
   files: defaulted(
     section({
       dir: defaulted(Text, "./data/files"),

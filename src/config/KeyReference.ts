@@ -40,9 +40,9 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "auth.mode",
     "none, keys, jwt",
     "required",
-    "How callers show who they are. none is for loopback only; jwt does not act yet and is refused at start-up."
+    "How callers show who they are. none is for loopback only; in mode jwt stored keys and those below are taken, too."
   ),
-  on("auth.keys", "list", "[]", "Keys. Secrets are not kept here, only their hashes."),
+  on("auth.keys", "list", "[]", "Keys. Secrets are not kept here, only their hashes. More live in the database."),
   on("auth.keys[].id", "text", "required", "The key's name in records; each once."),
   on("auth.keys[].sha256", "64 hex digits", "required", "SHA-256 of the key: printf %s \"$KEY\" | sha256sum."),
   on(
@@ -54,20 +54,45 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("auth.keys[].user", "text", "", "The end user, where the key stands for one."),
   on("auth.keys[].models", "list of patterns", "", "The models that this key may use, within what its tenant may use."),
   on("auth.keys[].tags", "list of texts", "[]", "Tags for records."),
-  off("auth.keys[].admin", "true, false", "false", "Whether the key may use the admin API."),
+  on("auth.keys[].admin", "true, false", "false", "Whether the key may use the admin API."),
+  on("auth.keys[].rate_limits", "list", "[]", "Limits; each has exactly one of requests, tokens and concurrent."),
+  on("auth.keys[].rate_limits[].per", "tenant, user, key, model", "required", "What each has a limit of its own."),
+  on("auth.keys[].rate_limits[].requests", "number", "", "Requests in a window."),
+  on("auth.keys[].rate_limits[].tokens", "number", "", "Tokens in a window, input and output together."),
+  on("auth.keys[].rate_limits[].concurrent", "number", "", "Requests at the same time; has no window."),
+  on("auth.keys[].rate_limits[].window", "duration", "", "The window; needed for requests and tokens."),
+  on("auth.keys[].budgets", "list", "[]", "What may be spent."),
+  on(
+    "auth.keys[].budgets[].per",
+    "tenant, user, key, tag, model",
+    "required",
+    "What each has a budget of its own."
+  ),
+  on("auth.keys[].budgets[].usd", "number", "required", "US dollars in a window."),
+  on("auth.keys[].budgets[].window", "hour, day, week, month, total", "required", "When the budget starts anew."),
   on(
     "auth.keys[].expires",
     "date",
     "",
     "From then on the key is refused: 2027-01-31 (its begin, UTC) or 2027-01-31T12:00:00Z."
   ),
-  off("auth.jwt", "mapping", "", "How JSON Web Tokens are checked; needed for the mode jwt."),
-  off("auth.jwt.jwks_url", "URL", "required", "Where the issuer's keys are."),
-  off("auth.jwt.issuer", "text", "required", "The iss claim that tokens must have."),
-  off("auth.jwt.audience", "text or list", "required", "The aud claim that tokens must have."),
-  off("auth.jwt.tenant_claim", "text", "tenant", "The claim that names the tenant."),
-  off("auth.jwt.user_claim", "text", "sub", "The claim that names the user."),
-  off("auth.jwt.clock_skew", "duration", "30s", "By how much clocks may differ."),
+  on("auth.jwt", "mapping", "", "How JSON Web Tokens are checked; needed for the mode jwt."),
+  on("auth.jwt.jwks_url", "URL", "required", "Where the issuer's keys are."),
+  on("auth.jwt.issuer", "text", "required", "The iss claim that tokens must have."),
+  on("auth.jwt.audience", "text or list", "required", "The aud claim that tokens must have."),
+  on("auth.jwt.tenant_claim", "text", "tenant", "The claim that names the tenant."),
+  on("auth.jwt.user_claim", "text", "sub", "The claim that names the user."),
+  on("auth.jwt.tags_claim", "text", "", "The claim that lists tags; none are taken without it."),
+  on("auth.jwt.admin_claim", "text", "", "The claim that makes an admin where it is true; nobody is one without it."),
+  on("auth.jwt.clock_skew", "duration", "30s", "By how much clocks may differ."),
+  on("auth.cache", "mapping", "{}", "How long what is known of a stored key is used."),
+  on(
+    "auth.cache.fresh",
+    "duration",
+    "10s",
+    "Until it is asked for again; so long a revoked key may work on other replicas."
+  ),
+  on("auth.cache.stale", "duration", "10m", "While the database does not answer."),
 
   on("tenants", "mapping by name", "{}", "Tenants form a tree; children inherit, and may only restrict."),
   on("tenants.<name>.parent", "a tenant", "", "The tenant that it belongs to."),
@@ -77,22 +102,22 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "",
     "The models that it may use, with * for anything: openai::*, anthropic::claude-*. Left out: all that its parent may use."
   ),
-  off("tenants.<name>.rate_limits", "list", "[]", "Limits; each has exactly one of requests, tokens and concurrent."),
-  off("tenants.<name>.rate_limits[].per", "tenant, user, key, model", "required", "What each has a limit of its own."),
-  off("tenants.<name>.rate_limits[].requests", "number", "", "Requests in a window."),
-  off("tenants.<name>.rate_limits[].tokens", "number", "", "Tokens in a window, input and output together."),
-  off("tenants.<name>.rate_limits[].concurrent", "number", "", "Requests at the same time; has no window."),
-  off("tenants.<name>.rate_limits[].window", "duration", "", "The window; needed for requests and tokens."),
-  off("tenants.<name>.budgets", "list", "[]", "What may be spent."),
-  off(
+  on("tenants.<name>.rate_limits", "list", "[]", "Limits; each has exactly one of requests, tokens and concurrent."),
+  on("tenants.<name>.rate_limits[].per", "tenant, user, key, model", "required", "What each has a limit of its own."),
+  on("tenants.<name>.rate_limits[].requests", "number", "", "Requests in a window."),
+  on("tenants.<name>.rate_limits[].tokens", "number", "", "Tokens in a window, input and output together."),
+  on("tenants.<name>.rate_limits[].concurrent", "number", "", "Requests at the same time; has no window."),
+  on("tenants.<name>.rate_limits[].window", "duration", "", "The window; needed for requests and tokens."),
+  on("tenants.<name>.budgets", "list", "[]", "What may be spent."),
+  on(
     "tenants.<name>.budgets[].per",
     "tenant, user, key, tag, model",
     "required",
     "What each has a budget of its own."
   ),
-  off("tenants.<name>.budgets[].usd", "number", "required", "US dollars in a window."),
-  off("tenants.<name>.budgets[].window", "hour, day, week, month, total", "required", "When the budget starts anew."),
-  off("tenants.<name>.interceptors", "list of names", "[]", "Interceptors that its requests go through."),
+  on("tenants.<name>.budgets[].usd", "number", "required", "US dollars in a window."),
+  on("tenants.<name>.budgets[].window", "hour, day, week, month, total", "required", "When the budget starts anew."),
+  on("tenants.<name>.interceptors", "list of names", "[]", "Interceptors that its requests go through."),
 
   on(
     "providers",
@@ -246,57 +271,71 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("defaults.retry", "mapping", "{}", "How long to wait before a retry."),
   on("defaults.retry.base", "duration", "250ms", "Before the first; doubled for each that follows."),
   on("defaults.retry.max", "duration", "8s", "The longest wait."),
-  off(
+  on(
     "defaults.unknown_price",
     "deny_if_budgeted, free, { flat_usd }",
     "deny_if_budgeted",
     "What a request to a model without a known price costs a budget."
   ),
-  off("defaults.unknown_price.flat_usd", "number", "required", "USD a request."),
+  on("defaults.unknown_price.flat_usd", "number", "required", "USD a request."),
+  on("defaults.time_zone", "IANA time zone", "UTC", "By whose calendar budgets start anew."),
+  on(
+    "defaults.budget_warnings",
+    "list of percents",
+    "[80, 95]",
+    "Shares of a budget at which the audit trail is told."
+  ),
 
-  off("interceptors", "mapping by name", "{}", "Interceptors, to be named by tenants."),
-  off(
+  on("interceptors", "mapping by name", "{}", "Interceptors, to be named by tenants."),
+  on(
     "interceptors.<name>.type",
     "noop, pii, moderation, webhook, prompt-guard, header-metadata",
     "required",
     "The kind."
   ),
-  off("interceptors.<name>.on", "list of request, response", "[request, response]", "What it looks at."),
-  off("interceptors.<name>.order", "-1000 to 1000", "", "Its place among the others, lowest first."),
-  off("interceptors.<name>.failure", "open, closed", "closed", "Whether requests go on when it fails."),
-  off("interceptors.<name>.redact", "list of email, phone, credit_card, iban, ip", "all", "pii: what it looks for."),
-  off("interceptors.<name>.patterns", "mapping", "{}", "pii: patterns of your own, by name."),
-  off("interceptors.<name>.action", "redact, pseudonymise, block", "redact", "pii: what happens to a finding."),
-  off("interceptors.<name>.model", "provider::model", "required", "moderation: the model that is asked."),
-  off("interceptors.<name>.url", "URL", "required", "webhook: where the call goes."),
-  off("interceptors.<name>.secret", "text", "", "webhook: signs the call."),
-  off("interceptors.<name>.timeout", "duration", "5s", "moderation, webhook: how long it may take."),
-  off("interceptors.<name>.max_chars", "number", "", "prompt-guard: the longest prompt."),
-  off("interceptors.<name>.deny", "list of patterns", "[]", "prompt-guard: what a prompt must not hold."),
-  off(
+  on("interceptors.<name>.on", "list of request, response", "[request, response]", "What it looks at."),
+  on("interceptors.<name>.order", "-1000 to 1000", "", "Its place among the others, lowest first."),
+  on("interceptors.<name>.failure", "open, closed", "closed", "Whether requests go on when it fails."),
+  on("interceptors.<name>.redact", "list of email, phone, credit_card, iban, ip", "all", "pii: what it looks for."),
+  on("interceptors.<name>.patterns", "mapping", "{}", "pii: patterns of your own, by name."),
+  on("interceptors.<name>.action", "redact, pseudonymise, block", "redact", "pii: what happens to a finding."),
+  on("interceptors.<name>.model", "provider::model", "required", "moderation: the model that is asked."),
+  on("interceptors.<name>.url", "URL", "required", "webhook: where the call goes."),
+  on("interceptors.<name>.secret", "text", "", "webhook: signs the call."),
+  on("interceptors.<name>.timeout", "duration", "5s", "moderation, webhook: how long it may take."),
+  on("interceptors.<name>.max_chars", "number", "", "prompt-guard: the longest prompt."),
+  on("interceptors.<name>.deny", "list of patterns", "[]", "prompt-guard: what a prompt must not hold."),
+  on(
     "interceptors.<name>.headers",
     "mapping",
     "required",
     "header-metadata: tags by the header that they are taken from."
   ),
 
-  off("usage", "mapping", "{}", "Usage records."),
-  off("usage.sinks", "list", "[{ type: sql }]", "Where they go."),
-  off("usage.sinks[].type", "noop, log, sql", "required", "The kind of sink."),
-  off("usage.durability", "batched, strict", "batched", "strict: an answer ends only after its record is committed."),
+  on("usage", "mapping", "{}", "Usage records."),
+  on("usage.sinks", "list", "[{ type: sql }]", "Where they go."),
+  on("usage.sinks[].type", "noop, log, sql", "required", "The kind of sink."),
+  on("usage.durability", "batched, strict", "batched", "strict: an answer ends only after its record is committed."),
 
-  off("audit", "mapping", "{}", "Audit events."),
-  off("audit.sinks", "list", "[]", "Where they go."),
-  off("audit.sinks[].type", "noop, jsonl, sql", "required", "The kind of sink."),
-  off("audit.sinks[].path", "path", "required", "jsonl: the file."),
+  on("audit", "mapping", "{}", "Audit events."),
+  on("audit.sinks", "list", "[]", "Where they go."),
+  on("audit.sinks[].type", "noop, jsonl, sql", "required", "The kind of sink."),
+  on("audit.sinks[].path", "path", "required", "jsonl: the file."),
 
-  off("storage", "mapping", "{}", "What survives a restart, and what replicas share."),
-  off("storage.sql", "sqlite:PATH or postgres://...", "sqlite:./data/gateway.db", "The database."),
-  off(
+  on("storage", "mapping", "{}", "What survives a restart, and what replicas share."),
+  on("storage.sql", "sqlite:PATH or postgres://...", "sqlite:./data/gateway.db", "The database."),
+  on(
     "storage.redis",
     "redis://... or rediss://...",
     "",
-    "Shared limits, budgets and breakers; an empty text means none."
+    "Limits and budgets that replicas share; an empty text means none."
+  ),
+  on("storage.redis_prefix", "text", "llm-gateway:", "What the gateway's keys in Redis begin with."),
+  on(
+    "storage.redis_failure",
+    "open, closed",
+    "closed",
+    "While Redis does not answer, rate limits let requests pass (open) or refuse them (closed). Budgets always refuse."
   ),
   off("storage.files", "mapping", "{}", "Files that callers upload and models make."),
   off("storage.files.dir", "path", "./data/files", "Where they are."),

@@ -38,7 +38,14 @@ import { type Exchange, start } from "./Exchange.ts"
 import * as Explain from "./Explain.ts"
 import { type AttemptError, gatewayError } from "./Failure.ts"
 import * as Ledger from "./Ledger.ts"
-import { interceptorsOf, interceptRequest, interceptResponse, interceptStream } from "./Interception.ts"
+import {
+  interceptorsOf,
+  interceptRequest,
+  interceptResponse,
+  interceptStream,
+  noHeaders,
+  withoutCredentials
+} from "./Interception.ts"
 import { Health } from "./Health.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import * as Resolution from "./Resolution.ts"
@@ -193,7 +200,7 @@ const make = Effect.fnUntraced(function*(
         requestId: exchange.requestId,
         caller: exchange.caller,
         operation: "chat",
-        headers: (yield* CurrentRequest).headers ?? {},
+        headers: active.length === 0 ? noHeaders : withoutCredentials((yield* CurrentRequest).headers ?? noHeaders),
         tag: (tag) => exchange.tags.push(tag)
       }
       const owners = admission.owners(exchange)

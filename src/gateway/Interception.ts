@@ -32,6 +32,24 @@ export const interceptorsOf = (
   return interceptors
 }
 
+type Headers = Readonly<Record<string, string | undefined>>
+
+/** The headers of a request that came over no HTTP. */
+export const noHeaders: Headers = {}
+
+const credentials: ReadonlySet<string> = new Set([
+  "authorization",
+  "proxy-authorization",
+  "x-api-key",
+  "api-key",
+  "cookie",
+  "sec-websocket-protocol"
+])
+
+/** A request's headers as plugins may see them. */
+export const withoutCredentials = (headers: Headers): Headers =>
+  Object.fromEntries(Object.entries(headers).filter(([name]) => !credentials.has(name)))
+
 const isRequest = Schema.is(ChatRequest)
 const isResponse = Schema.is(ChatResponse)
 

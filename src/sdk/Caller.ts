@@ -62,7 +62,7 @@ export interface RequestOptions {
   readonly tags?: ReadonlyArray<string>
   /** The conversation that the request belongs to, for usage records (`x-gateway-conversation`). */
   readonly conversationId?: string
-  /** The HTTP request's headers in lower case, without credentials, for interceptors; absent in process. */
+  /** The HTTP request's headers in lower case; absent in process. Interceptors get them without the credentials. */
   readonly headers?: Readonly<Record<string, string | undefined>>
 }
 

@@ -108,7 +108,7 @@ export const visit = <R>(
     )
     return yield* handle(visit).pipe(
       Effect.provideService(CurrentCaller, caller),
-      Effect.provideService(CurrentRequest, options)
+      Effect.provideService(CurrentRequest, { ...options, headers: visit.request.headers })
     )
   })
   return Effect.gen(function*() {

@@ -42,9 +42,29 @@ const fallbackOf = (value: string): Fallback | undefined => {
   return strategy === undefined ? { models } : { models, strategy }
 }
 
+const nameHeaders: ReadonlyArray<readonly [string, "user" | "conversationId"]> = [
+  ["x-gateway-user", "user"],
+  ["x-gateway-conversation", "conversationId"]
+]
+
 const isRoutePolicy = Schema.is(RoutePolicy)
 
-/** Reads `x-gateway-timeout-*`, `x-gateway-fallback`, `x-gateway-route-policy` and `x-gateway-sticky-key`. */
+/** Tags that a caller may add to its key's own. */
+const maxTags = 16
+const tagPattern = /^[\x21-\x2b\x2d-\x7e](?:[\x20-\x2b\x2d-\x7e]{0,126}[\x21-\x2b\x2d-\x7e])?$/
+/** Of users and conversations: anything that fits a header, within reason. */
+const maxName = 256
+
+/** `team-a, experiment=7`: names of printable ASCII without commas. */
+const tagsOf = (value: string): ReadonlyArray<string> | undefined => {
+  const tags = value.split(",").map((tag) => tag.trim()).filter((tag) => tag !== "")
+  return tags.length > maxTags || tags.some((tag) => !tagPattern.test(tag)) ? undefined : tags
+}
+
+/**
+ * Reads `x-gateway-timeout-*`, `x-gateway-fallback`, `x-gateway-route-policy`, `x-gateway-sticky-key`, `x-gateway-user`,
+ * `x-gateway-tags` and `x-gateway-conversation`.
+ */
 export const requestOptions = (headers: Headers, requestId: string): Result.Result<RequestOptions, ValidationError> => {
   const options: Mutable<RequestOptions> = { requestId }
   let timeouts: { -readonly [Key in keyof Timeouts]?: Timeouts[Key] } | undefined
@@ -81,5 +101,23 @@ export const requestOptions = (headers: Headers, requestId: string): Result.Resu
   }
   const sticky = headers["x-gateway-sticky-key"]
   if (sticky !== undefined) options.stickyKey = sticky.slice(0, maxStickyKey)
+  for (const [header, key] of nameHeaders) {
+    const name = headers[header]?.trim()
+    if (name === undefined || name === "") continue
+    if (name.length > maxName) {
+      return Result.fail(invalid(header, `expected at most ${maxName} characters`))
+    }
+    options[key] = name
+  }
+  const tags = headers["x-gateway-tags"]
+  if (tags !== undefined) {
+    const read = tagsOf(tags)
+    if (read === undefined) {
+      return Result.fail(
+        invalid("x-gateway-tags", `expected up to ${maxTags} names of printable ASCII, such as "team-a, experiment=7"`)
+      )
+    }
+    options.tags = read
+  }
   return Result.succeed(options)
 }

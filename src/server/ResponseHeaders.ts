@@ -1,6 +1,7 @@
 /** The headers in which every dialect's answers tell what the gateway did. */
 import type { Exchange } from "../gateway/Exchange.ts"
 import { usd } from "../sdk/Pricing.ts"
+import type { RateLevel } from "../sdk/RateLimits.ts"
 
 /** Header values hold visible ASCII alone; a provider's or a caller's text may hold anything. */
 const headerSafe = (value: string): string => value.replace(/[^\x20-\x7e]/g, "?").slice(0, 1024)
@@ -8,7 +9,8 @@ const headerSafe = (value: string): string => value.replace(/[^\x20-\x7e]/g, "?"
 /**
  * `x-request-id`, `x-gateway-model` (canonical id), `x-gateway-provider` (slug), `x-gateway-attempts` (each one's model,
  * outcome and time), `x-gateway-fallback-used`, `x-gateway-overhead-ms` (the gateway's own time until now), and where there is something to
- * tell `x-gateway-cost` (USD; of a stream it is known only at its end) and `x-gateway-dropped-params`.
+ * tell `x-gateway-cost` (USD; of a stream it is known only at its end), `x-gateway-dropped-params`, and of the caller's limits
+ * `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, of those that bind it the one that is nearest to its end.
  */
 export const exchangeHeaders = (exchange: Exchange): Record<string, string> => {
   const headers: Record<string, string> = {
@@ -22,8 +24,25 @@ export const exchangeHeaders = (exchange: Exchange): Record<string, string> => {
     headers["x-gateway-provider"] = headerSafe(exchange.model.provider)
   }
   if (exchange.costNanoUsd !== undefined) headers["x-gateway-cost"] = formatUsd(exchange.costNanoUsd)
+  if (exchange.rateLevels.length > 0) {
+    putLevel(headers, "requests", exchange.rateLevels)
+    putLevel(headers, "tokens", exchange.rateLevels)
+  }
   if (exchange.dropped.length > 0) headers["x-gateway-dropped-params"] = headerSafe(exchange.dropped.join(", "))
   return headers
+}
+
+/** The same names and forms as OpenAI's, which SDKs read: counts, and a duration such as `6.123s` until all is there again. */
+const putLevel = (headers: Record<string, string>, kind: RateLevel["kind"], levels: ReadonlyArray<RateLevel>): void => {
+  let nearest: RateLevel | undefined
+  for (const level of levels) {
+    if (level.kind !== kind) continue
+    if (nearest === undefined || level.remaining / level.limit < nearest.remaining / nearest.limit) nearest = level
+  }
+  if (nearest === undefined) return
+  headers[`x-ratelimit-limit-${kind}`] = String(nearest.limit)
+  headers[`x-ratelimit-remaining-${kind}`] = String(Math.max(0, Math.floor(nearest.remaining)))
+  headers[`x-ratelimit-reset-${kind}`] = `${(nearest.resetMs / 1000).toFixed(3).replace(/\.?0+$/, "")}s`
 }
 
 /** One field of an attempt. A model that was left out is named as the caller named it, which may be in any words. */

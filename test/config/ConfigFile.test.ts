@@ -20,13 +20,15 @@ describe("defaults", () => {
       if (Result.isFailure(result)) return
       const { auth, defaults, providers, server } = result.success
       assert.deepStrictEqual(server, { host: "127.0.0.1", port: 8080, maxBody: 25_000_000, drainTimeout: 30_000 })
-      assert.deepStrictEqual(auth, { mode: "none", keys: [] })
+      assert.deepStrictEqual(auth, { mode: "none", keys: [], cache: { fresh: 10_000, stale: 600_000 } })
       assert.deepStrictEqual(defaults, {
         timeouts: { connect: 5000, firstToken: 30_000, idle: 30_000, total: 600_000 },
         breaker: { failures: 5, open: 1000, maxOpen: 30_000 },
         attempts: 4,
         retry: { base: 250, max: 8000 },
-        unknownPrice: "deny_if_budgeted"
+        unknownPrice: "deny_if_budgeted",
+        timeZone: "UTC",
+        budgetWarnings: [80, 95]
       })
       assert.deepStrictEqual(Object.keys(providers), ["sandbox"])
     })

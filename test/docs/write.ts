@@ -1,11 +1,13 @@
 /**
  * Writes into the pages what can be worked out: the outputs of README.md's and docs/API.md's examples, the files that they
- * show, and all of docs/PROVIDERS.md. Run it after a change that the tests of this folder complain about, and read the difference.
+ * show, the tables of docs/CONFIGURATION.md, the JSON Schema, and all of docs/PROVIDERS.md. Run it after a change that the tests of this folder complain about, and read the difference.
  */
 import { Effect } from "effect"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import path from "node:path"
 import { type Block, openCheckout, readPage, root } from "./Examples.ts"
+import { jsonSchemaText } from "../../src/config/JsonSchema.ts"
+import { keyReference, referenceRow } from "../../src/config/KeyReference.ts"
 import { providersPage } from "./ProvidersPage.ts"
 
 const widthOfLine = 120
@@ -55,3 +57,24 @@ for (const file of ["README.md", "docs/API.md"]) {
   }
 }
 writeFileSync(path.join(root, "docs/PROVIDERS.md"), await Effect.runPromise(providersPage))
+
+/** The rows of a table, by the first key in it: all keys that begin with it. */
+const rowsOf = (section: string): ReadonlyArray<string> =>
+  keyReference.filter(({ path: key }) => key.split(/[.[]/, 1)[0] === section).map(referenceRow)
+
+const configuration = path.join(root, "docs/CONFIGURATION.md")
+const firstRow = /^\| `([a-z_]+)` \|.*\| (?:yes|not yet) \|$/
+const rewritten: Array<string> = []
+let isInTable = false
+for (const line of readFileSync(configuration, "utf8").split("\n")) {
+  if (!line.startsWith("|")) isInTable = false
+  if (isInTable) continue
+  const section = firstRow.exec(line)?.[1]
+  if (section === undefined) rewritten.push(line)
+  else {
+    rewritten.push(...rowsOf(section))
+    isInTable = true
+  }
+}
+writeFileSync(configuration, rewritten.join("\n"))
+writeFileSync(path.join(root, "docs/gateway.schema.json"), jsonSchemaText())

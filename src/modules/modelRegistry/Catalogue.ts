@@ -24,6 +24,8 @@ export interface CatalogueEntry {
   /** Tokens. */
   readonly maxOutputTokens?: number
   readonly prices?: Prices
+  /** Whose prices they are: the package's ids of provider and model. */
+  readonly priceId?: string
   /** The entry holds from here, Unix ms; `-Infinity` where nothing in it changes. */
   readonly validFrom: number
   /** The entry holds until here, Unix ms, exclusively; `Infinity` where nothing in it changes. */
@@ -190,7 +192,9 @@ const build = (provider: Provider, model: string, now: number): CatalogueEntry |
     ...(family === undefined ? {} : { capabilities: family.capabilities }),
     ...(contextWindow === undefined ? {} : { contextWindow }),
     ...(family?.maxOutputTokens === undefined ? {} : { maxOutputTokens: family.maxOutputTokens }),
-    ...(prices === undefined ? {} : { prices }),
+    ...(prices === undefined || found === null
+      ? {}
+      : { prices, priceId: `catalogue:${found.provider.id}/${found.model.id}` }),
     ...(found === null ? { validFrom: -Infinity, validUntil: Infinity } : validity(found.model, now))
   }
 }

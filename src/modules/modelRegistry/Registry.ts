@@ -95,6 +95,17 @@ const bySlug = (
   return { slugs, bare }
 }
 
+/** Where the prices of a model come from. */
+const priceIdOf = (
+  id: string,
+  catalogue: Catalogue.CatalogueEntry | undefined,
+  discovered: DiscoveredModel | undefined,
+  override: ModelOverride | undefined
+): string => {
+  if (override?.prices !== undefined) return `configuration:${id}`
+  return discovered?.prices === undefined ? catalogue?.priceId ?? `catalogue:${id}` : `discovery:${id}`
+}
+
 const infoOf = (
   provider: Provider,
   model: string,
@@ -116,7 +127,9 @@ const infoOf = (
     ...(capabilities === undefined ? {} : { capabilities }),
     ...(contextWindow === undefined ? {} : { contextWindow }),
     ...(maxOutputTokens === undefined ? {} : { maxOutputTokens }),
-    ...(prices === undefined ? {} : { prices }),
+    ...(prices === undefined
+      ? {}
+      : { prices, priceId: priceIdOf(modelId(provider.slug, model), catalogue, discovered, override) }),
     status: override?.status ?? "active",
     ...(discovered?.created === undefined ? {} : { created: discovered.created })
   }

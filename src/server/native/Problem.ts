@@ -28,6 +28,13 @@ const contextOf = ({ reason }: GatewayError): Readonly<Record<string, unknown>> 
     case "RequestBlocked":
     case "ResponseBlocked":
       return { interceptor: reason.interceptor }
+    case "BudgetExceeded":
+      return {
+        budget: reason.budget,
+        ...(reason.resetsAt === undefined ? {} : { resets_at: new Date(reason.resetsAt).toISOString() })
+      }
+    case "RateLimited":
+      return { retry_after_ms: Math.ceil(reason.retryAfterMs) }
     case "PayloadTooLarge":
       return reason.maxBytes === undefined ? undefined : { max_bytes: reason.maxBytes }
     default:
