@@ -11,18 +11,52 @@ import * as ConfigFile from "../../src/config/ConfigFile.ts"
 import * as GatewayLayer from "../../src/config/GatewayLayer.ts"
 import * as GatewayServer from "../../src/server/GatewayServer.ts"
 
-const { values } = parseArgs({ options: { upstream: { type: "string", default: "" } } })
+const { values } = parseArgs({
+  options: {
+    upstream: { type: "string", default: "" },
+    /** `off`: nobody is told apart, nothing is counted. `plain`: keys alone. `sqlite`, `redis`: everything is on. */
+    governance: { type: "string", default: "plain" },
+    /** A folder for the databases. */
+    data: { type: "string", default: "" },
+    redis: { type: "string", default: "" }
+  }
+})
+
+const keys = `auth:
+  mode: keys
+  keys: [{ id: bench, sha256: ${hash("sha256", "bench-secret", "hex")}, tenant: bench, user: u }]`
+
+const limits = `tenants:
+  bench:
+    rate_limits:
+      - { per: tenant, requests: 1000000000, window: 1m }
+      - { per: user, requests: 1000000000, window: 1m }
+      - { per: tenant, tokens: 1000000000000, window: 1m }
+      - { per: user, concurrent: 100000 }
+    budgets:
+      - { per: tenant, usd: 1000000, window: month }
+      - { per: user, usd: 1000000, window: day }`
+
+const none = "usage: { sinks: [{ type: noop }] }\nstorage: { sql: \"sqlite::memory:\" }"
+const all = `usage: { sinks: [{ type: sql }], durability: batched }
+audit: { sinks: [{ type: jsonl, path: "${values.data}/audit.jsonl" }] }
+storage: { sql: "sqlite:${values.data}/gateway.db", redis: "${values.redis}", redis_prefix: "bench:" }`
+
+const sections: Readonly<Record<string, ReadonlyArray<string>>> = {
+  off: ["auth: { mode: none }", none],
+  plain: [keys, none],
+  sqlite: [keys, limits, all],
+  redis: [keys, limits, all]
+}
 
 const config = Result.getOrThrow(ConfigFile.parse(
   `
-auth:
-  mode: keys
-  keys: [{ id: bench, sha256: ${hash("sha256", "bench-secret", "hex")}, tenant: bench }]
+${(sections[values.governance] ?? []).join("\n")}
 providers:
   openai: { type: openai, base_url: "${values.upstream}/v1", api_key: upstream-secret, unlisted_models: allow }
   anthropic: { type: anthropic, base_url: "${values.upstream}", api_key: upstream-secret, unlisted_models: allow }
 models:
-  - { id: "openai::bench", prices: { input_mtok: 1, output_mtok: 2 } }
+  - { id: "openai::bench", max_output_tokens: 1000, prices: { input_mtok: 1, output_mtok: 2 } }
   - { id: "anthropic::bench", max_output_tokens: 1000, prices: { input_mtok: 1, output_mtok: 2 } }
 `,
   "bench.yaml",
