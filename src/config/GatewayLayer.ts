@@ -108,6 +108,7 @@ const failureActions = (
     ["timeout_connect", config.timeoutConnect],
     ["timeout_first_token", config.timeoutFirstToken],
     ["timeout_idle", config.timeoutIdle],
+    ["timeout_answer", config.timeoutAnswer],
     ["timeout_total", config.timeoutTotal]
   ]
   const actions: Partial<Record<FailureKind, FailureAction>> = {}

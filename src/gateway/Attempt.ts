@@ -15,7 +15,7 @@ import { failureKind, slowStream } from "./FailurePolicy.ts"
 import type { Finished, Health } from "./Health.ts"
 import type { Candidate } from "./Plan.ts"
 import { type StreamObserver, watch, type WatchedStream } from "./StreamWatch.ts"
-import { limitTotal } from "./Timers.ts"
+import { isOwnAnswerLimit, limitAnswer } from "./Timers.ts"
 import { estimateText } from "./TokenEstimate.ts"
 
 /** Chunks held back before the commit at most; they carry no content, so more of them mean a broken provider. */
@@ -28,7 +28,7 @@ const outcomeOf = (exit: Exit.Exit<unknown, AttemptError>): AttemptReport["outco
 }
 
 /** Failures that are the provider's, whoever asked. A timer that only this caller set so short proves nothing. */
-const isUpstreams = (error: AttemptError, narrowed: boolean): boolean => {
+const isUpstreams = (error: AttemptError, exchange: Exchange, timeouts: Timeouts): boolean => {
   // Nothing was asked of the provider, so nothing is learned of it.
   if (error._tag === "ProviderError" && (error.breaker !== undefined || error.refused === true)) return false
   switch (failureKind(error)) {
@@ -40,7 +40,9 @@ const isUpstreams = (error: AttemptError, narrowed: boolean): boolean => {
     case "timeout_connect":
     case "timeout_first_token":
     case "timeout_idle":
-      return !narrowed
+      return !exchange.hasOwnTimeouts
+    case "timeout_answer":
+      return !isOwnAnswerLimit(timeouts, exchange.timeouts)
     default:
       return false
   }
@@ -57,15 +59,17 @@ export interface AttemptWatch {
 class Call implements StreamObserver {
   readonly #exchange: Exchange
   readonly #modelId: string
+  readonly #timeouts: Timeouts
   readonly #health: Health["Service"]
   readonly #startedAt: number
   #firstTokenMs: number | undefined
   #committed = false
   #over = false
 
-  constructor(exchange: Exchange, modelId: string, health: Health["Service"]) {
+  constructor(exchange: Exchange, modelId: string, timeouts: Timeouts, health: Health["Service"]) {
     this.#exchange = exchange
     this.#modelId = modelId
+    this.#timeouts = timeouts
     this.#health = health
     this.#startedAt = exchange.elapsed()
     health.started(modelId)
@@ -90,7 +94,7 @@ class Call implements StreamObserver {
   }
 
   failed(error: AttemptError): void {
-    this.#finish(isUpstreams(error, this.#exchange.hasOwnTimeouts) ? "upstream" : "other")
+    this.#finish(isUpstreams(error, this.#exchange, this.#timeouts) ? "upstream" : "other")
   }
 
   left(): void {
@@ -119,13 +123,14 @@ class Call implements StreamObserver {
 const reported = <A, R>(
   exchange: Exchange,
   candidate: Candidate,
+  timeouts: Timeouts,
   { health, silent }: AttemptWatch,
   attempt: (call: Call) => Effect.Effect<A, AttemptError, R>
 ): Effect.Effect<A, AttemptError, R> =>
   Effect.suspend(() => {
     const { id } = candidate.model
     exchange.model = candidate.model
-    const call = new Call(exchange, id, health)
+    const call = new Call(exchange, id, timeouts, health)
     return Effect.onExit(attempt(call), (exit) =>
       Effect.suspend(() => {
         exchange.attempts.push({ model: id, outcome: outcomeOf(exit), durationMs: call.elapsed() })
@@ -137,7 +142,7 @@ const reported = <A, R>(
         }
         call.failed(failure.error)
         // A connection that does not open is the transport's to count.
-        return failure.error._tag === "ProviderTimeout" && isUpstreams(failure.error, exchange.hasOwnTimeouts)
+        return failure.error._tag === "ProviderTimeout" && isUpstreams(failure.error, exchange, timeouts)
           ? silent(candidate.provider.slug)
           : Effect.void
       }))
@@ -146,20 +151,21 @@ const reported = <A, R>(
 const unsupported = (candidate: Candidate, what: string) =>
   new ProviderError({ provider: candidate.provider.slug, kind: "caller", message: `this provider has no ${what}` })
 
-/** Calls a provider for a whole answer. */
+/** Calls a provider for a whole answer. `followed` says whether another attempt could follow if this one took too long. */
 export const attemptChat = (
   exchange: Exchange,
   candidate: Candidate,
   call: ChatCall,
   timeouts: Timeouts,
-  watched: AttemptWatch
+  watched: AttemptWatch,
+  followed = false
 ): Effect.Effect<ChatResponse, AttemptError> => {
   const { provider } = candidate
   if (provider.chat === undefined) return Effect.fail(unsupported(candidate, "chat"))
   const answer = provider.chat(call)
-  return reported(exchange, candidate, watched, (made) =>
+  return reported(exchange, candidate, timeouts, watched, (made) =>
     answer.pipe(
-      limitTotal(provider.slug, timeouts, exchange.elapsed()),
+      limitAnswer(provider.slug, timeouts, { elapsed: exchange.elapsed(), followed }),
       Effect.tap((response) => Effect.sync(() => made.succeeded(response.usage?.outputTokens)))
     ))
 }
@@ -190,6 +196,7 @@ export const attemptStream = (
   return reported(
     exchange,
     candidate,
+    timeouts,
     watched,
     (made) => opened(exchange, candidate, chunks, timeouts, made, minTokensPerSecond)
   )

@@ -23,6 +23,7 @@ export const failurePolicy: Readonly<Record<FailureKind, FailureAction>> = {
   timeout_connect: "retry",
   timeout_first_token: "next",
   timeout_idle: "next",
+  timeout_answer: "next",
   // The deadline spans all attempts.
   timeout_total: "final"
 }

@@ -53,7 +53,7 @@ export const defaultTimeouts: Timeouts = { connect: 5_000, firstToken: 30_000, i
 
 /** Options of the gateway. */
 export interface GatewayOptions {
-  /** Limits of the four timers, ms. */
+  /** Limits of the five timers, ms. */
   readonly timeouts?: Partial<Timeouts>
   /** Attempts that a request may make in all, retries and fallbacks together; default 4. */
   readonly attempts?: number
@@ -179,7 +179,15 @@ const make = Effect.fnUntraced(function*(
       runAttempts(
         exchange,
         plan,
-        (candidate, turn) => attemptChat(exchange, candidate, callFor(candidate, turn), plan.timeouts, watched),
+        (candidate, turn) =>
+          attemptChat(
+            exchange,
+            candidate,
+            callFor(candidate, turn),
+            plan.timeouts,
+            watched,
+            !turn.last && plan.route?.onFailure?.timeout_answer !== "final"
+          ),
         health.of
       )
     )

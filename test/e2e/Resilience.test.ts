@@ -71,7 +71,7 @@ const within = async (
   name: WireName,
   test: (setting: Setting) => Promise<void>,
   more = "",
-  { address = (url: string) => url, attempts = 4 } = {}
+  { address = (url: string) => url, attempts = 4, timeouts = "total: 10s" } = {}
 ): Promise<void> => {
   const wire: Wire = wires[name]
   const [sick, backup] = await Promise.all([startFakeUpstream(), startFakeUpstream()])
@@ -84,7 +84,7 @@ providers:
 defaults:
   attempts: ${attempts}
   retry: { base: 5ms, max: 100ms }
-  timeouts: { connect: 300ms, first_token: 300ms, idle: 300ms, total: 10s }
+  timeouts: { connect: 300ms, first_token: 300ms, idle: 300ms, ${timeouts} }
 ${more}`)
   try {
     await test({ gateway, sick, backup, wire })
@@ -158,6 +158,8 @@ interface Misbehaviour {
   readonly outcome: string
   /** The budget of attempts, where four would take too long. */
   readonly attempts?: number
+  /** A timer of the gateway's in the place of the setting's own. */
+  readonly timeouts?: string
 }
 
 const answer = (...faults: ReadonlyArray<Fault>) => (wire: Wire): Script => withFault(wire.answer(words), ...faults)
@@ -187,6 +189,20 @@ const always: ReadonlyArray<Misbehaviour> = [
 
 /** The same for whole answers alone. */
 const whole: ReadonlyArray<Misbehaviour> = [
+  { says: "no answer at all", script: answer(fault.hang), outcome: "timeout_answer", timeouts: "answer: 200ms" },
+  { says: "a stall", script: answer(fault.stall(0)), outcome: "timeout_answer", timeouts: "answer: 200ms" },
+  {
+    says: "a stall, and half of the total time",
+    script: answer(fault.stall(0)),
+    outcome: "timeout_answer",
+    timeouts: "total: 600ms"
+  },
+  {
+    says: "a slow first byte",
+    script: answer(fault.slowFirstByte(5_000)),
+    outcome: "timeout_answer",
+    timeouts: "answer: 200ms"
+  },
   { says: "half of an answer", script: answer(fault.truncate()), outcome: "protocol" },
   { says: "less of an answer than it promised", script: answer(fault.contentLength()), outcome: "transient|protocol" }
 ]
@@ -226,7 +242,7 @@ describe.each(wireNames)("%s, before the first content", (name) => {
   for (const stream of [false, true]) {
     for (const misbehaviour of [...always, ...(stream ? streamed : whole)]) {
       it(`${stream ? "streamed" : "whole"}: ${misbehaviour.says}: the fallback answers`, () =>
-        within(name, fallsBack(misbehaviour, stream), "", { attempts: misbehaviour.attempts ?? 4 }))
+        within(name, fallsBack(misbehaviour, stream), "", misbehaviour))
     }
 
     it(`${stream ? "streamed" : "whole"}: a refused connection: the fallback answers`, async () => {
