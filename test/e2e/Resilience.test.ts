@@ -11,8 +11,9 @@ import { type FakeUpstream, startFakeUpstream } from "../fixtures/FakeUpstream.t
 import { type Fault, fault, withFault } from "../fixtures/Fault.ts"
 import { ollama } from "../fixtures/OllamaWire.ts"
 import { openAi } from "../fixtures/OpenAiWire.ts"
+import { endlessHeaders, type RawServer, selfSigned } from "../fixtures/RawServer.ts"
 import { type RunningGateway, startGateway } from "../fixtures/RunningGateway.ts"
-import { isJson, type Json, parsed, type Script } from "../fixtures/Script.ts"
+import { answerOf, isJson, type Json, parsed, type Script } from "../fixtures/Script.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The setting
@@ -88,6 +89,8 @@ defaults:
 ${more}`)
   try {
     await test({ gateway, sick, backup, wire })
+    await gateway.close()
+    await Promise.all([sick.waitForSockets(0, 1_000), backup.waitForSockets(0, 1_000)])
   } finally {
     await gateway.close()
     await Promise.all([sick.close(), backup.close()])
@@ -164,6 +167,13 @@ interface Misbehaviour {
 
 const answer = (...faults: ReadonlyArray<Fault>) => (wire: Wire): Script => withFault(wire.answer(words), ...faults)
 
+/** Another body where the answer should be. */
+const inItsPlace = (content: string) => (wire: Wire): Script => ({
+  ...answerOf(wire.error(503)),
+  status: 200,
+  body: { type: "whole", content }
+})
+
 /** What goes wrong before anything of the answer has come, whichever way it was asked for. */
 const always: ReadonlyArray<Misbehaviour> = [
   {
@@ -178,13 +188,7 @@ const always: ReadonlyArray<Misbehaviour> = [
   },
   { says: "500", script: (wire) => wire.error(500), outcome: "transient" },
   { says: "401", script: (wire) => wire.error(401), outcome: "credential" },
-  { says: "a connection reset", script: answer(fault.reset), outcome: "transient" },
-  {
-    says: "headers without end",
-    script: answer(fault.endlessHeaders(0)),
-    outcome: "transient|timeout_first_token",
-    attempts: 2
-  }
+  { says: "a connection reset", script: answer(fault.reset), outcome: "transient" }
 ]
 
 /** The same for whole answers alone. */
@@ -204,6 +208,8 @@ const whole: ReadonlyArray<Misbehaviour> = [
     timeouts: "answer: 200ms"
   },
   { says: "half of an answer", script: answer(fault.truncate()), outcome: "protocol" },
+  { says: "an answer that is no JSON", script: inItsPlace("{\"broken\": "), outcome: "protocol" },
+  { says: "an error in-band", script: (wire) => ({ ...answerOf(wire.error(503)), status: 200 }), outcome: "transient" },
   { says: "less of an answer than it promised", script: answer(fault.contentLength()), outcome: "transient|protocol" }
 ]
 
@@ -216,6 +222,35 @@ const streamed: ReadonlyArray<Misbehaviour> = [
   { says: "a stall", script: (wire) => answer(fault.stall(wire.lead - 1))(wire), outcome: "timeout_first_token" },
   { says: "a slow first byte", script: answer(fault.slowFirstByte(5_000)), outcome: "timeout_first_token" },
   { says: "no answer at all", script: answer(fault.hang), outcome: "timeout_first_token" }
+]
+
+/** Upstreams that no request gets an answer's first byte from. */
+interface Unreachable {
+  readonly says: string
+  readonly start: () => Promise<RawServer>
+  readonly scheme: "http" | "https"
+  readonly outcome: { readonly whole: string; readonly streamed: string }
+}
+
+const unreachable: ReadonlyArray<Unreachable> = [
+  {
+    says: "a certificate that nobody vouches for",
+    start: selfSigned,
+    scheme: "https",
+    outcome: { whole: "transient", streamed: "transient" }
+  },
+  {
+    says: "headers beyond every limit",
+    start: () => endlessHeaders(1_000, 1),
+    scheme: "http",
+    outcome: { whole: "protocol", streamed: "protocol" }
+  },
+  {
+    says: "headers that drip for ever",
+    start: () => endlessHeaders(1, 10),
+    scheme: "http",
+    outcome: { whole: "timeout_answer", streamed: "timeout_first_token" }
+  }
 ]
 
 const fallsBack = (misbehaviour: Misbehaviour, stream: boolean) => async ({ backup, gateway, sick, wire }: Setting) => {
@@ -244,6 +279,49 @@ describe.each(wireNames)("%s, before the first content", (name) => {
       it(`${stream ? "streamed" : "whole"}: ${misbehaviour.says}: the fallback answers`, () =>
         within(name, fallsBack(misbehaviour, stream), "", misbehaviour))
     }
+
+    for (const { outcome, says, scheme, start } of unreachable) {
+      it(`${stream ? "streamed" : "whole"}: ${says}: the fallback answers`, async () => {
+        const server = await start()
+        try {
+          await within(
+            name,
+            async ({ backup, gateway }) => {
+              const answered = await read(await gateway.post(path, ask({ stream }), withFallback))
+              assert.deepStrictEqual([answered.status, answered.text, answered.finished], [200, healthy, true])
+              const expected = `it::m:1b;${stream ? outcome.streamed : outcome.whole}`
+              for (const attempt of answered.attempts.slice(0, -1)) assert.strictEqual(attempt, expected)
+              assert.strictEqual(answered.attempts.at(-1), "backup::m;ok")
+              // Discovery may have come, too.
+              assert.isAtLeast(server.connections(), answered.attempts.length - 1)
+              await server.waitForNone()
+              await allClosed(backup)
+            },
+            "",
+            { address: () => `${scheme}://127.0.0.1:${server.port}`, timeouts: "answer: 300ms" }
+          )
+        } finally {
+          await server.close()
+        }
+      })
+    }
+
+    it(`${stream ? "streamed" : "whole"}: a port that speaks no TLS: the fallback answers`, () =>
+      within(
+        name,
+        async ({ backup, gateway, sick }) => {
+          const answered = await read(await gateway.post(path, ask({ stream }), withFallback))
+          assert.deepStrictEqual([answered.status, answered.text], [200, healthy])
+          for (const attempt of answered.attempts.slice(0, -1)) assert.strictEqual(attempt, "it::m:1b;transient")
+          assert.strictEqual(answered.attempts.at(-1), "backup::m;ok")
+          assert.strictEqual(sick.requests.length, 0)
+          assert.isAtLeast(sick.connections(), answered.attempts.length - 1)
+          await sick.waitForSockets(0, 1_000)
+          await allClosed(backup)
+        },
+        "",
+        { address: (url) => url.replace("http:", "https:") }
+      ))
 
     it(`${stream ? "streamed" : "whole"}: a refused connection: the fallback answers`, async () => {
       const away = await nowhere()
@@ -317,6 +395,22 @@ describe.each(wireNames)("%s, after the first content: an explicit error, and no
           await allClosed(sick)
         }))
     }
+
+    it(`${says}, in the native API`, () =>
+      within(name, async ({ backup, gateway, sick, wire }) => {
+        sick.always(script(wire))
+        const fallback = { models: ["backup::m"] }
+        const response = await gateway.post("/llm-gateway/v1/chat/completions", ask({ stream: true, fallback }))
+        const body = await response.text()
+        assert.strictEqual(response.status, 200)
+        assert.include(body, "\"One \"")
+        assert.match(body, /\n\nevent: error\ndata: \{[^\n]*"code":"provider_(?:error|timeout)"[^\n]*\}\n\n$/)
+        assert.notInclude(body, "data: [DONE]")
+        assert.notInclude(body, "finish_reason")
+        assert.strictEqual(sick.requests.length, 1)
+        assert.strictEqual(backup.requests.length, 0)
+        await allClosed(sick)
+      }))
   }
 })
 
