@@ -640,6 +640,71 @@ describe("routes", () => {
       }`
     ))
 
+  it.each([["whole", false], ["streamed", true]] as const)(
+    "fastest, %s: each is tried once, and from then on the one that was quick",
+    (_, stream) =>
+      within("openai", async ({ backup, gateway, sick, wire }) => {
+        sick.always(withFault(wire.answer(words), fault.slowHeaders(150)))
+        const next = async () => {
+          const { headers, status } = await read(await gateway.post(path, ask({ model: "r", stream })))
+          assert.strictEqual(status, 200)
+          return headers.get("x-gateway-model")
+        }
+        assert.strictEqual(await next(), "it::m:1b")
+        assert.strictEqual(await next(), "backup::m")
+        const before = backup.requests.length
+        for (let turn = 0; turn < 16; turn++) await next()
+        // One request in twenty explores: that eight of sixteen do happens once in two million runs.
+        assert.isAtLeast(backup.requests.length - before, 9)
+      }, "routes:\n  r: { policy: fastest, models: [\"it::m:1b\", \"backup::m\"] }\n")
+  )
+
+  it("fastest: what was quick and fails is left, what was slow and is alone left serves", () =>
+    within("openai", async ({ backup, gateway, sick, wire }) => {
+      sick.always(withFault(wire.answer(words), fault.slowHeaders(100)))
+      for (let turn = 0; turn < 2; turn++) await read(await gateway.post(path, ask({ model: "r" })))
+      backup.always(openAi.error(401))
+      const { headers, status } = await read(await gateway.post(path, ask({ model: "r" })))
+      assert.deepStrictEqual([status, headers.get("x-gateway-model")], [200, "it::m:1b"])
+    }, "routes:\n  r: { policy: fastest, models: [\"it::m:1b\", \"backup::m\"] }\n"))
+
+  it("least_busy: while a stream runs, others go elsewhere, and back when it is over", () =>
+    within("openai", async ({ gateway, sick, wire }) => {
+      const goOn = Promise.withResolvers<void>()
+      sick.reply(withFault(wire.answer(words), fault.hold(wire.lead, goOn.promise)))
+      sick.always(wire.answer(words))
+      const next = async () => {
+        const { headers } = await read(await gateway.post(path, ask({ model: "r" })))
+        return headers.get("x-gateway-model")
+      }
+      const long = await gateway.post(path, ask({ model: "r", stream: true }))
+      assert.strictEqual(long.headers.get("x-gateway-model"), "it::m:1b")
+      for (let turn = 0; turn < 3; turn++) assert.strictEqual(await next(), "backup::m")
+      goOn.resolve()
+      const { done, text } = await read(long)
+      assert.deepStrictEqual([done, text], [true, words.join("")])
+      assert.strictEqual(await next(), "it::m:1b")
+      await allClosed(sick)
+    }, "routes:\n  r: { policy: least_busy, models: [\"it::m:1b\", \"backup::m\"] }\n"))
+
+  it("least_busy: a caller that leaves its stream makes room again", () =>
+    within("openai", async ({ gateway, sick, wire }) => {
+      sick.reply(withFault(wire.answer(words), fault.stall(wire.lead)))
+      sick.always(wire.answer(words))
+      const leave = new AbortController()
+      const long = await fetch(gateway.url + path, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(ask({ model: "r", stream: true })),
+        signal: leave.signal
+      })
+      assert.strictEqual(long.headers.get("x-gateway-model"), "it::m:1b")
+      leave.abort()
+      assert.isTrue((await sick.waitForClose(0, 250)).aborted)
+      const { headers } = await read(await gateway.post(path, ask({ model: "r" })))
+      assert.strictEqual(headers.get("x-gateway-model"), "it::m:1b")
+    }, "routes:\n  r: { policy: least_busy, models: [\"it::m:1b\", \"backup::m\"] }\n"))
+
   const floor = (models: string) =>
     `routes:
   r: { models: [${models}], min_tokens_per_second: 100, timeouts: { first_token: 3s, idle: 2500ms } }
