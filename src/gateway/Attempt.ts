@@ -7,7 +7,7 @@ import { Cause, Clock, Effect, Exit, Option, Scope, type Stream } from "effect"
 import type { Timeouts } from "../sdk/Caller.ts"
 import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
-import { type ChatCall, ProviderError } from "../sdk/Provider.ts"
+import { type ChatCall, isHeldBack, ProviderError } from "../sdk/Provider.ts"
 import type { ChunkPull, Chunks } from "./ChunkPull.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
 import type { AttemptError } from "./Failure.ts"
@@ -24,13 +24,15 @@ const maxHeldBack = 4096
 const outcomeOf = (exit: Exit.Exit<unknown, AttemptError>): AttemptReport["outcome"] => {
   if (Exit.isSuccess(exit)) return "ok"
   const failure = exit.cause.reasons.find(Cause.isFailReason)
-  return failure === undefined ? "cancelled" : failureKind(failure.error)
+  if (failure === undefined) return "cancelled"
+  const { error } = failure
+  return error._tag === "ProviderError" && isHeldBack(error) ? "breaker_open" : failureKind(error)
 }
 
 /** Failures that are the provider's, whoever asked. A timer that only this caller set so short proves nothing. */
 const isUpstreams = (error: AttemptError, exchange: Exchange, timeouts: Timeouts): boolean => {
   // Nothing was asked of the provider, so nothing is learned of it.
-  if (error._tag === "ProviderError" && (error.breaker !== undefined || error.refused === true)) return false
+  if (error._tag === "ProviderError" && (isHeldBack(error) || error.refused === true)) return false
   switch (failureKind(error)) {
     case "transient":
     case "protocol":

@@ -14,7 +14,8 @@ import type { Skipped } from "./Plan.ts"
 export interface AttemptReport {
   /** Canonical id of the model. */
   readonly model: string
-  readonly outcome: "ok" | FailureKind | "cancelled"
+  /** `breaker_open`: no call was made, because the provider's breaker did not let it through. */
+  readonly outcome: "ok" | FailureKind | "breaker_open" | "cancelled"
   readonly durationMs: number
 }
 

@@ -102,9 +102,18 @@ describe("a stream's health", () => {
 
   it.effect("a call that an open circuit refused tells nothing", () =>
     Effect.gen(function*() {
-      const { fiber, health } = yield* opened(Stream.fail(failure({ breaker: "open" })))
+      const { exchange, fiber, health } = yield* opened(Stream.fail(failure({ breaker: "open" })))
       assert.isTrue(Exit.isFailure(yield* Fiber.join(fiber)))
       assert.deepStrictEqual([health().inFlight, health().samples], [0, 0])
+      assert.deepStrictEqual(exchange.attempts.map(({ outcome }) => outcome), ["breaker_open"])
+    }).pipe(Effect.provide(Health.layer)))
+
+  it.effect("a failure that opened the circuit is a failure of the provider's", () =>
+    Effect.gen(function*() {
+      const { exchange, fiber, health } = yield* opened(Stream.fail(failure({ breaker: "opened" })))
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(fiber)))
+      assert.deepStrictEqual([health().samples, health().errorRate], [1, 1])
+      assert.deepStrictEqual(exchange.attempts.map(({ outcome }) => outcome), ["transient"])
     }).pipe(Effect.provide(Health.layer)))
 })
 

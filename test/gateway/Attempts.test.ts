@@ -13,7 +13,7 @@ import type { ModelHealth } from "../../src/gateway/Health.ts"
 import type { Candidate, Plan } from "../../src/gateway/Plan.ts"
 import { limitAnswer } from "../../src/gateway/Timers.ts"
 import type { ProviderErrorKind } from "../../src/sdk/GatewayError.ts"
-import { type Failure, ProviderError } from "../../src/sdk/Provider.ts"
+import { type Failure, isHeldBack, ProviderError } from "../../src/sdk/Provider.ts"
 import type { Route } from "../../src/sdk/Routes.ts"
 import { plain } from "./PlainProvider.ts"
 
@@ -95,7 +95,7 @@ const attempts = (
       counts.set(name, turn + 1)
       const scripted = outcomes[Math.min(turn, outcomes.length - 1)] ?? hang
       // What an open circuit refuses, it lets through where nothing else is left.
-      const isBroken = scripted.type === "fail" && scripted.error.breaker !== undefined
+      const isBroken = scripted.type === "fail" && isHeldBack(scripted.error)
       const outcome = isBroken && force ? ok(0) : scripted
       const run = (): Effect.Effect<string, ProviderError> => {
         switch (outcome.type) {
@@ -264,6 +264,13 @@ describe("the budget", () => {
         const { log } = yield* run([down, down, down], { attempts: budget })
         assert.strictEqual(log.started.map(({ name }) => name).join(" "), expected)
       }
+    }))
+
+  it.effect("a call that opened its circuit has drawn from it", () =>
+    Effect.gen(function*() {
+      const opens = script(fails("transient", { breaker: "opened" }))
+      const { log } = yield* run([opens, opens, script(ok())], { attempts: 2 })
+      assert.strictEqual(log.started.map(({ name }) => name).join(" "), "a0 a1")
     }))
 
   it.effect("what never left the gateway draws nothing from it", () =>
@@ -649,7 +656,8 @@ const Kind = Schema.Literals([
   "caller",
   "contentPolicy",
   "refused",
-  "open"
+  "open",
+  "opened"
 ])
 const AnyOutcome = Schema.Union([
   Schema.Struct({ type: Schema.Literals(["ok", "hang", "defect"]), tens: Tens }),
@@ -683,6 +691,8 @@ const outcomeOf = (outcome: typeof AnyOutcome.Type): Outcome => {
       return fails("caller", { refused: true }, ms)
     case "open":
       return fails("transient", { breaker: "open" }, ms)
+    case "opened":
+      return fails("transient", { breaker: "opened" }, ms)
     default:
       return fails(
         outcome.type,
@@ -721,7 +731,7 @@ const expected = (scripts: ReadonlyArray<Scripted>, budget: number, total: numbe
     const outcome = outcomes[Math.min(turn, outcomes.length - 1)] ?? hang
     attempts.push(`a${at}@${now}`)
     const error = outcome.type === "fail" ? outcome.error : undefined
-    const forced = error?.breaker !== undefined && queue.length === 0 && calls === 0
+    const forced = error?.breaker === "open" && queue.length === 0 && calls === 0
     const length = forced ? 0 : outcome.type === "hang" ? Infinity : outcome.ms
     const isLast = queue.length === 0 || calls + 1 === budget
     // Who may be followed has half of what is left.
@@ -737,7 +747,7 @@ const expected = (scripts: ReadonlyArray<Scripted>, budget: number, total: numbe
     now += length
     if (forced || outcome.type === "ok") return { served: `a${at}`, attempts, at: now }
     if (error === undefined) return { served: undefined, attempts, at: now }
-    const wasCall = error.breaker === undefined && error.refused !== true
+    const wasCall = error.breaker !== "open" && error.refused !== true
     if (wasCall) calls++
     if (wasCall && (error.kind === "caller" || error.kind === "contentPolicy")) {
       return { served: undefined, attempts, at: now }
@@ -748,7 +758,7 @@ const expected = (scripts: ReadonlyArray<Scripted>, budget: number, total: numbe
     if (calls >= budget) return { served: undefined, attempts, at: now }
     const hint = error.retryAfterMs ?? 0
     const pause = Math.max(Math.min(100 * 2 ** retries, 1_000), hint)
-    const retried = wasCall && (error.kind === "transient" || error.kind === "quota") &&
+    const retried = wasCall && error.breaker === undefined && (error.kind === "transient" || error.kind === "quota") &&
       budget - calls > queue.length && hint <= 1_200 && now + pause < total
     if (retried) {
       retries++
@@ -763,7 +773,7 @@ const expected = (scripts: ReadonlyArray<Scripted>, budget: number, total: numbe
 
 const isCall = (attempt: { readonly outcome: Outcome; readonly last: boolean }) =>
   attempt.outcome.type !== "fail" || attempt.last ||
-  (attempt.outcome.error.breaker === undefined && attempt.outcome.error.refused !== true)
+  (attempt.outcome.error.breaker !== "open" && attempt.outcome.error.refused !== true)
 
 /** The attempts that really went out. */
 const callsOf = (scripts: ReadonlyArray<Scripted>, { log }: Run): number => {
@@ -773,7 +783,7 @@ const callsOf = (scripts: ReadonlyArray<Scripted>, { log }: Run): number => {
     turns.set(name, turn + 1)
     const outcomes = scripts[Number(name.slice(1))]?.outcomes ?? []
     const outcome = outcomes[Math.min(turn, outcomes.length - 1)] ?? hang
-    return isCall({ outcome, last: last && outcome.type === "fail" && outcome.error.breaker !== undefined })
+    return isCall({ outcome, last: last && outcome.type === "fail" && outcome.error.breaker === "open" })
   }).length
 }
 

@@ -89,6 +89,14 @@ describe("errors that no pause helps", () => {
     }
   })
 
+  it("a call that opened its circuit is left for the next candidate, unless a route ends it there", () => {
+    const error = failed("transient", { breaker: "opened" })
+    assert.strictEqual(actionFor(error, undefined), "next")
+    assert.strictEqual(actionFor(error, { transient: "retry" }), "next")
+    assert.strictEqual(actionFor(error, { transient: "final" }), "final")
+    assert.strictEqual(actionFor(failed("caller", { breaker: "opened" }), undefined), "final")
+  })
+
   it("a slow stream is left for the next candidate", () => {
     assert.strictEqual(actionFor(failed("transient", { code: slowStream }), undefined), "next")
     assert.strictEqual(actionFor(failed("transient", { code: slowStream }), { transient: "final" }), "final")
