@@ -54,7 +54,12 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("auth.keys[].user", "text", "", "The end user, where the key stands for one."),
   on("auth.keys[].models", "list of patterns", "", "The models that this key may use, within what its tenant may use."),
   on("auth.keys[].tags", "list of texts", "[]", "Tags for records."),
-  off("auth.keys[].admin", "true, false", "false", "Whether the key may use the admin API."),
+  on(
+    "auth.keys[].admin",
+    "true, false",
+    "false",
+    "Whether the key may administrate: /metrics, the details of /health/ready."
+  ),
   on(
     "auth.keys[].expires",
     "date",
@@ -324,9 +329,9 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("type_registry.url", "URL", "", "A remote registry."),
   on("type_registry.ttl", "duration", "5m", "How long a schema of a remote registry is kept."),
 
-  off("observability", "mapping", "{}", "What the gateway tells about itself."),
+  on("observability", "mapping", "{}", "What the gateway tells about itself."),
   off("observability.otlp", "URL", "", "An OpenTelemetry collector; an empty text means none."),
-  off("observability.metrics", "true, false", "true", "Whether /metrics is served."),
+  on("observability.metrics", "true, false", "true", "Whether /metrics is served."),
   off("observability.log_level", "trace, debug, info, warn, error", "info", "What is logged.")
 ]
 

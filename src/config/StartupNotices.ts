@@ -19,7 +19,8 @@ const writtenOut: ReadonlyArray<readonly [string, string]> = [
   ["usage", later("usage records are")],
   ["audit", later("audit events are")],
   ["storage", later("stores (SQL, Redis, files, fetched media) are")],
-  ["observability", later("traces, metrics and log levels are")]
+  ["observability.otlp", later("traces are")],
+  ["observability.log_level", later("log levels are")]
 ]
 
 /** The parts of a configuration that do not act yet, sorted by line; each makes one line of the start-up notice. */

@@ -8,6 +8,7 @@ import type { Timeouts } from "../sdk/Caller.ts"
 import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { type ChatCall, isHeldBack, ProviderError } from "../sdk/Provider.ts"
+import type { AttemptCounts } from "./AttemptCounts.ts"
 import type { ChunkPull, Chunks } from "./ChunkPull.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
 import type { AttemptError } from "./Failure.ts"
@@ -53,6 +54,7 @@ const isUpstreams = (error: AttemptError, exchange: Exchange, timeouts: Timeouts
 /** Who is told how attempts go. */
 export interface AttemptWatch {
   readonly health: Health["Service"]
+  readonly counts: AttemptCounts["Service"]
   /** A provider kept silent for longer than the operator allows, which its transport cannot know. */
   readonly silent: (provider: string) => Effect.Effect<void>
 }
@@ -126,7 +128,7 @@ const reported = <A, R>(
   exchange: Exchange,
   candidate: Candidate,
   timeouts: Timeouts,
-  { health, silent }: AttemptWatch,
+  { counts, health, silent }: AttemptWatch,
   attempt: (call: Call) => Effect.Effect<A, AttemptError, R>
 ): Effect.Effect<A, AttemptError, R> =>
   Effect.suspend(() => {
@@ -135,7 +137,9 @@ const reported = <A, R>(
     const call = new Call(exchange, id, timeouts, health)
     return Effect.onExit(attempt(call), (exit) =>
       Effect.suspend(() => {
-        exchange.attempts.push({ model: id, outcome: outcomeOf(exit), durationMs: call.elapsed() })
+        const outcome = outcomeOf(exit)
+        exchange.attempts.push({ model: id, outcome, durationMs: call.elapsed() })
+        counts.add(candidate.model, outcome, exchange.preferred !== undefined && exchange.preferred.id !== id)
         if (Exit.isSuccess(exit)) return Effect.void
         const failure = exit.cause.reasons.find(Cause.isFailReason)
         if (failure === undefined) {

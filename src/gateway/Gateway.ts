@@ -22,6 +22,7 @@ import type { RetryOptions, Routes } from "../sdk/Routes.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import { UsageSinkRegistry } from "../sdk/UsageSink.ts"
 import { accountResponse, record, StreamAccount } from "./Accounting.ts"
+import { AttemptCounts } from "./AttemptCounts.ts"
 import { attemptChat, attemptStream, type AttemptWatch } from "./Attempt.ts"
 import { runAttempts, type Turn } from "./Attempts.ts"
 import type { ChunkPull } from "./ChunkPull.ts"
@@ -101,6 +102,7 @@ export type Dependencies =
   | UsageSinkRegistry
   | Routes
   | Health
+  | AttemptCounts
 
 /** A request that is ready for its attempts. */
 interface Prepared {
@@ -135,6 +137,7 @@ const make = Effect.fnUntraced(function*(
   const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
   const watched: AttemptWatch = {
     health,
+    counts: yield* AttemptCounts,
     silent: (provider) => Option.isNone(breakers) ? Effect.void : breakers.value.report(provider, "chat", "failure")
   }
 

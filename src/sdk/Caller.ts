@@ -10,6 +10,8 @@ export interface Caller {
   readonly user?: string
   readonly keyId?: string
   readonly tags: ReadonlyArray<string>
+  /** Whether the key may administrate the gateway. */
+  readonly admin?: boolean
 }
 
 /** The caller of the running request; without one, the tenant `default`. */

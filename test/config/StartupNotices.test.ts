@@ -32,7 +32,7 @@ describe("inactiveSections", () => {
       "usage: { durability: strict }",
       "audit: {}",
       "storage: { files: { ttl: 1d } }",
-      "observability: { metrics: true }",
+      "observability: { metrics: true, log_level: warn }",
       "auth:",
       "  mode: keys",
       "  jwt: { jwks_url: https://x, issuer: i, audience: a }"
@@ -46,7 +46,7 @@ describe("inactiveSections", () => {
       "12 usage",
       "13 audit",
       "14 storage",
-      "15 observability",
+      "15 observability.log_level",
       "18 auth.jwt"
     ])
     for (const { reason } of inactiveSections(config(text))) assert.include(reason, "not active yet")

@@ -22,7 +22,7 @@ const after = (ms: number, ...chunks: ReadonlyArray<ChatChunk>) =>
 
 const prepared = Effect.fnUntraced(function*(operations: Partial<Provider>, streamed = true) {
   const health = yield* Health
-  const watched: AttemptWatch = { health, silent: () => Effect.void }
+  const watched: AttemptWatch = { health, counts: { add: () => undefined, all: () => [] }, silent: () => Effect.void }
   const exchange = yield* start("plain::m", streamed)
   const candidate: Candidate = {
     model: { id: "plain::m", provider: "plain", model: "m", status: "active" },
@@ -141,17 +141,15 @@ describe("a whole answer that does not come", () => {
     asked: Partial<Timeouts>,
     followed = true
   ) {
-    const { call, candidate, exchange, health } = yield* prepared({ chat: () => Effect.never }, false).pipe(
+    const prepare = prepared({ chat: () => Effect.never }, false)
+    const { call, candidate, exchange, health, watched } = yield* prepare.pipe(
       Effect.provideService(CurrentRequest, { timeouts: asked })
     )
     const reported: Array<string> = []
-    const watched: AttemptWatch = {
-      health: yield* Health,
-      silent: (provider) => Effect.sync(() => reported.push(provider))
-    }
+    const silent = (provider: string) => Effect.sync(() => reported.push(provider))
     const limits = effectiveTimeouts({ ...timeouts, ...configured }, asked)
     const fiber = yield* Effect.forkChild(
-      Effect.flip(attemptChat(exchange, candidate, call, limits, watched, followed)),
+      Effect.flip(attemptChat(exchange, candidate, call, limits, { ...watched, silent }, followed)),
       { startImmediately: true }
     )
     yield* TestClock.adjust(timeouts.total)
