@@ -3,7 +3,7 @@
  * stages before it, when it commits: with the first content, or with the end of an empty answer. Until then nothing has
  * reached the caller, and a failure is an ordinary failed attempt; after it, a failure is the end of the stream.
  */
-import { Cause, Clock, Effect, Exit, Option, Scope, type Stream } from "effect"
+import { Cause, Clock, Effect, Exit, Option, type Scope, type Stream } from "effect"
 import type { Timeouts } from "../sdk/Caller.ts"
 import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
@@ -208,79 +208,75 @@ export const attemptStream = (
   )
 }
 
-const opened = Effect.fnUntraced(function*(
+const opened = (
   exchange: Exchange,
   candidate: Candidate,
   chunks: Stream.Stream<ChatChunk, ProviderError>,
   timeouts: Timeouts,
   made: Call,
   floor: number | undefined
-): Effect.fn.Return<CommittedStream, AttemptError, Scope.Scope> {
-  const scope = yield* Scope.fork(yield* Effect.scope)
-  return yield* Effect.onExit(
-    committed(exchange, candidate, chunks, timeouts, made, scope, floor),
-    (exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)
-  )
-})
+): Effect.Effect<CommittedStream, AttemptError, Scope.Scope> =>
+  Effect.flatMap(Effect.scope, (scope) =>
+    Effect.flatMap(
+      watch(candidate.provider.slug, chunks, timeouts, exchange.elapsed(), scope, made),
+      (reading) =>
+        Effect.onExit(
+          committed(candidate, reading, made, floor),
+          (exit) => Exit.isSuccess(exit) ? Effect.void : reading.stop
+        )
+    ))
 
-const committed = Effect.fnUntraced(function*(
-  exchange: Exchange,
-  candidate: Candidate,
-  chunks: Stream.Stream<ChatChunk, ProviderError>,
-  timeouts: Timeouts,
+const committed = (
+  { model, provider: { slug } }: Candidate,
+  { pull }: WatchedStream,
   made: Call,
-  scope: Scope.Scope,
   floor: number | undefined
-): Effect.fn.Return<CommittedStream, AttemptError> {
-  const { slug } = candidate.provider
-  const { pull } = yield* watch(slug, chunks, timeouts, exchange.elapsed(), scope, made)
-  const { dropped, held } = yield* holdBack(slug, pull)
-  if (floor !== undefined) yield* proveRate(slug, held, pull, floor)
-  made.commit()
-  return { pull: resume(held, pull), dropped, model: candidate.model }
-})
+): Effect.Effect<CommittedStream, AttemptError> => {
+  const held: Array<ChatChunk> = []
+  const commit = (dropped: ReadonlyArray<string>): CommittedStream => {
+    made.commit()
+    return { pull: resume(held, pull), dropped, model }
+  }
+  return Effect.flatMap(
+    holdBack(slug, pull, held, []),
+    (dropped) =>
+      floor === undefined
+        ? Effect.succeed(commit(dropped))
+        : Effect.map(proveRate(slug, held, pull, floor), () => commit(dropped))
+  )
+}
 
 const commits = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined
 
-/** What a stream said until its first content. */
-interface HeldBack {
-  readonly held: Array<ChatChunk>
-  readonly dropped: ReadonlyArray<string>
-}
+const endedEarly = (provider: string) =>
+  new ProviderError({ provider, kind: "protocol", message: "the provider's stream ended without an answer" })
 
-/** Pulls until the first content, and gives what was held until then. */
-const holdBack = Effect.fnUntraced(function*(
+/** Pulls until the first content, keeps what was said until then in `held`, and gives the names of dropped parameters. */
+const holdBack = (
   provider: string,
-  pull: ChunkPull<AttemptError>
-): Effect.fn.Return<HeldBack, AttemptError> {
-  const held: Array<ChatChunk> = []
-  let dropped: ReadonlyArray<string> = []
-  let committed = false
-  while (!committed) {
-    const chunks: Chunks = yield* Effect.catchIf(
-      pull,
-      isDone,
-      () =>
-        Effect.fail(
-          new ProviderError({ provider, kind: "protocol", message: "the provider's stream ended without an answer" })
+  pull: ChunkPull<AttemptError>,
+  held: Array<ChatChunk>,
+  before: ReadonlyArray<string>
+): Effect.Effect<ReadonlyArray<string>, AttemptError> =>
+  Effect.matchEffect(pull, {
+    onFailure: (error) => Effect.fail(Cause.isDone(error) ? endedEarly(provider) : error),
+    onSuccess: (chunks) => {
+      let dropped = before
+      let isCommitted = false
+      for (const chunk of chunks) {
+        if (chunk.droppedParams !== undefined) dropped = chunk.droppedParams
+        // A chunk that only names what was dropped has no id of the provider's, and nothing for the caller.
+        if (chunk.droppedParams === undefined || chunk.id !== "") held.push(chunk)
+        isCommitted ||= commits(chunk)
+      }
+      if (held.length > maxHeldBack) {
+        return Effect.fail(
+          new ProviderError({ provider, kind: "protocol", message: "the provider's stream goes on without content" })
         )
-    )
-    for (const chunk of chunks) {
-      if (chunk.droppedParams !== undefined) dropped = chunk.droppedParams
-      // A chunk that only names what was dropped has no id of the provider's, and nothing for the caller.
-      if (chunk.droppedParams === undefined || chunk.id !== "") held.push(chunk)
-      committed ||= commits(chunk)
+      }
+      return isCommitted ? Effect.succeed(dropped) : holdBack(provider, pull, held, dropped)
     }
-    if (held.length > maxHeldBack) {
-      return yield* new ProviderError({
-        provider,
-        kind: "protocol",
-        message: "the provider's stream goes on without content"
-      })
-    }
-  }
-  return { held, dropped }
-})
+  })
 
 /** How long a stream is held back beyond its first content to see how fast it comes, ms. */
 const proof = 2_000

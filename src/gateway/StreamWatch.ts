@@ -153,6 +153,12 @@ export interface WatchedStream {
   readonly pull: ChunkPull<AttemptError>
 }
 
+/** A stream whose reading can be ended before its scope does. */
+export interface Reading extends WatchedStream {
+  /** Stops reading; the provider's connection is closed by the time that it returns. */
+  readonly stop: Effect.Effect<void>
+}
+
 /** Is told how a stream fares while it is read, at the provider's pace; each at most once, and one of the last three. */
 export interface StreamObserver {
   readonly firstContent: () => void
@@ -186,7 +192,7 @@ export const watch = Effect.fnUntraced(function*(
   elapsed: number,
   scope: Scope.Scope,
   observer: StreamObserver
-): Effect.fn.Return<WatchedStream> {
+): Effect.fn.Return<Reading> {
   let outputTokens: number | undefined
   const slot = new Slot((exit) => tell(observer, exit, outputTokens))
   const clock = yield* Clock.Clock
@@ -215,13 +221,13 @@ export const watch = Effect.fnUntraced(function*(
     scope,
     { startImmediately: true }
   )
-  if (reading.pollUnsafe() !== undefined) return { pull: slot.take }
+  if (reading.pollUnsafe() !== undefined) return { pull: slot.take, stop: Effect.void }
   if (isLive(clock)) new Alarm(provider, slot, deadlines, reading)
   else {
     const watching = yield* Effect.forkIn(expire(provider, slot, deadlines, reading), scope, { startImmediately: true })
     reading.addObserver(() => watching.interruptUnsafe())
   }
-  return { pull: slot.take }
+  return { pull: slot.take, stop: Fiber.interrupt(reading) }
 })
 
 /** As `expire`, by Node's own timers: a fiber that sleeps cost a third of all that a stream's attempt does. */
