@@ -164,6 +164,7 @@ const serve = Command.make("serve", { config }, ({ config: file }) =>
           host: config.server.host,
           port: config.server.port,
           maxBodyBytes: config.server.maxBody,
+          metrics: config.observability.metrics,
           drainTimeout: config.server.drainTimeout
         })),
         Layer.provide(gatewayOf(config))

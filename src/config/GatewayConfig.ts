@@ -206,6 +206,7 @@ const OnFailure = section({
   timeout_connect: failureAction,
   timeout_first_token: failureAction,
   timeout_idle: failureAction,
+  timeout_answer: failureAction,
   timeout_total: failureAction
 })
 
@@ -219,6 +220,7 @@ const Route = section({
     connect: Schema.optionalKey(PositiveDuration),
     first_token: Schema.optionalKey(PositiveDuration),
     idle: Schema.optionalKey(PositiveDuration),
+    answer: Schema.optionalKey(PositiveDuration),
     total: Schema.optionalKey(PositiveDuration)
   })),
   attempts: Schema.optionalKey(integer(1, 20)),
@@ -231,6 +233,7 @@ const Timeouts = section({
   connect: defaulted(PositiveDuration, "5s"),
   first_token: defaulted(PositiveDuration, "30s"),
   idle: defaulted(PositiveDuration, "30s"),
+  answer: Schema.optionalKey(PositiveDuration),
   total: defaulted(PositiveDuration, "10m")
 })
 

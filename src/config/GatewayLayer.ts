@@ -83,6 +83,7 @@ const identity = (config: GatewayConfig) =>
       sha256: key.sha256,
       tenant: key.tenant,
       tags: key.tags,
+      admin: key.admin,
       ...(key.user === undefined ? {} : { user: key.user }),
       ...(key.expires === undefined ? {} : { expiresAt: key.expires })
     })))
@@ -108,6 +109,7 @@ const failureActions = (
     ["timeout_connect", config.timeoutConnect],
     ["timeout_first_token", config.timeoutFirstToken],
     ["timeout_idle", config.timeoutIdle],
+    ["timeout_answer", config.timeoutAnswer],
     ["timeout_total", config.timeoutTotal]
   ]
   const actions: Partial<Record<FailureKind, FailureAction>> = {}
@@ -139,7 +141,7 @@ export const layer = (config: GatewayConfig) => {
     Layer.provideMerge(Registry.layer({ models: config.models, approvals: approvals(config) })),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),
     Layer.provideMerge(Layer.mergeAll(
-      Registries.layerWith(routesOf(config)),
+      Registries.layerWith(routesOf(config), config.models.map(({ id }) => id)),
       OutboundUndici.layerWith({
         breaker: config.defaults.breaker,
         connectTimeout: config.defaults.timeouts.connect

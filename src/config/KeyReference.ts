@@ -54,7 +54,12 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("auth.keys[].user", "text", "", "The end user, where the key stands for one."),
   on("auth.keys[].models", "list of patterns", "", "The models that this key may use, within what its tenant may use."),
   on("auth.keys[].tags", "list of texts", "[]", "Tags for records."),
-  on("auth.keys[].admin", "true, false", "false", "Whether the key may use the admin API."),
+  on(
+    "auth.keys[].admin",
+    "true, false",
+    "false",
+    "Whether the key may administrate: /metrics, the details of /health/ready."
+  ),
   on("auth.keys[].rate_limits", "list", "[]", "Limits; each has exactly one of requests, tokens and concurrent."),
   on("auth.keys[].rate_limits[].per", "tenant, user, key, model", "required", "What each has a limit of its own."),
   on("auth.keys[].rate_limits[].requests", "number", "", "Requests in a window."),
@@ -208,6 +213,7 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("routes.<name>.timeouts.connect", "duration", "", "As defaults.timeouts.connect."),
   on("routes.<name>.timeouts.first_token", "duration", "", "As defaults.timeouts.first_token."),
   on("routes.<name>.timeouts.idle", "duration", "", "As defaults.timeouts.idle."),
+  on("routes.<name>.timeouts.answer", "duration", "", "As defaults.timeouts.answer."),
   on("routes.<name>.timeouts.total", "duration", "", "As defaults.timeouts.total."),
   on("routes.<name>.attempts", "1 to 20", "", "As defaults.attempts."),
   on("routes.<name>.retry", "mapping", "", "As defaults.retry."),
@@ -249,6 +255,12 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "next",
     "timeouts.idle ran out, before any content was sent."
   ),
+  on(
+    "routes.<name>.on_failure.timeout_answer",
+    "retry, next, final",
+    "next",
+    "timeouts.answer, or an attempt's share of timeouts.total, ran out."
+  ),
   on("routes.<name>.on_failure.timeout_total", "retry, next, final", "final", "timeouts.total ran out."),
   on(
     "routes.<name>.min_tokens_per_second",
@@ -258,10 +270,16 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   ),
 
   on("defaults", "mapping", "{}", "What holds for every request."),
-  on("defaults.timeouts", "mapping", "{}", "The four timers."),
+  on("defaults.timeouts", "mapping", "{}", "The five timers."),
   on("defaults.timeouts.connect", "duration", "5s", "Until the request is on its way over an open connection."),
   on("defaults.timeouts.first_token", "duration", "30s", "From there until the first content."),
   on("defaults.timeouts.idle", "duration", "30s", "Between two pieces of content."),
+  on(
+    "defaults.timeouts.answer",
+    "duration",
+    "",
+    "One attempt at a whole answer. Left out: half of what is left of the total while another model could still answer."
+  ),
   on("defaults.timeouts.total", "duration", "10m", "The whole request, over all attempts."),
   on("defaults.breaker", "mapping", "{}", "When a provider that fails is left alone for a while."),
   on("defaults.breaker.failures", "1 to 1000", "5", "So many failures in a row; half of the last 20 calls do so, too."),
@@ -350,9 +368,9 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("type_registry.url", "URL", "", "A remote registry."),
   on("type_registry.ttl", "duration", "5m", "How long a schema of a remote registry is kept."),
 
-  off("observability", "mapping", "{}", "What the gateway tells about itself."),
+  on("observability", "mapping", "{}", "What the gateway tells about itself."),
   off("observability.otlp", "URL", "", "An OpenTelemetry collector; an empty text means none."),
-  off("observability.metrics", "true, false", "true", "Whether /metrics is served."),
+  on("observability.metrics", "true, false", "true", "Whether /metrics is served."),
   off("observability.log_level", "trace, debug, info, warn, error", "info", "What is logged.")
 ]
 

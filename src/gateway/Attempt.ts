@@ -3,11 +3,12 @@
  * stages before it, when it commits: with the first content, or with the end of an empty answer. Until then nothing has
  * reached the caller, and a failure is an ordinary failed attempt; after it, a failure is the end of the stream.
  */
-import { Cause, Clock, Effect, Exit, Option, Scope, type Stream } from "effect"
+import { Cause, Clock, Effect, Exit, Option, type Scope, type Stream } from "effect"
 import type { Timeouts } from "../sdk/Caller.ts"
 import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
-import { type ChatCall, ProviderError } from "../sdk/Provider.ts"
+import { type ChatCall, isHeldBack, ProviderError } from "../sdk/Provider.ts"
+import type { AttemptCounts } from "./AttemptCounts.ts"
 import type { ChunkPull, Chunks } from "./ChunkPull.ts"
 import type { EstimateReason } from "../sdk/UsageSink.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
@@ -16,7 +17,7 @@ import { failureKind, slowStream } from "./FailurePolicy.ts"
 import type { Finished, Health } from "./Health.ts"
 import type { Candidate } from "./Plan.ts"
 import { type StreamObserver, watch, type WatchedStream } from "./StreamWatch.ts"
-import { limitTotal } from "./Timers.ts"
+import { isOwnAnswerLimit, limitAnswer } from "./Timers.ts"
 import { estimateText } from "./TokenEstimate.ts"
 
 /** Chunks held back before the commit at most; they carry no content, so more of them mean a broken provider. */
@@ -25,7 +26,9 @@ const maxHeldBack = 4096
 const outcomeOf = (exit: Exit.Exit<unknown, AttemptError>): AttemptReport["outcome"] => {
   if (Exit.isSuccess(exit)) return "ok"
   const failure = exit.cause.reasons.find(Cause.isFailReason)
-  return failure === undefined ? "cancelled" : failureKind(failure.error)
+  if (failure === undefined) return "cancelled"
+  const { error } = failure
+  return error._tag === "ProviderError" && isHeldBack(error) ? "breaker_open" : failureKind(error)
 }
 
 /** Whether the provider was left while it worked: because another was faster, or because it took too long. */
@@ -39,9 +42,9 @@ const givenUpIn = (exit: Exit.Exit<unknown, AttemptError>): EstimateReason | und
 }
 
 /** Failures that are the provider's, whoever asked. A timer that only this caller set so short proves nothing. */
-const isUpstreams = (error: AttemptError, narrowed: boolean): boolean => {
+const isUpstreams = (error: AttemptError, exchange: Exchange, timeouts: Timeouts): boolean => {
   // Nothing was asked of the provider, so nothing is learned of it.
-  if (error._tag === "ProviderError" && (error.breaker !== undefined || error.refused === true)) return false
+  if (error._tag === "ProviderError" && (isHeldBack(error) || error.refused === true)) return false
   switch (failureKind(error)) {
     case "transient":
     case "protocol":
@@ -51,7 +54,9 @@ const isUpstreams = (error: AttemptError, narrowed: boolean): boolean => {
     case "timeout_connect":
     case "timeout_first_token":
     case "timeout_idle":
-      return !narrowed
+      return !exchange.hasOwnTimeouts
+    case "timeout_answer":
+      return !isOwnAnswerLimit(timeouts, exchange.timeouts)
     default:
       return false
   }
@@ -60,6 +65,7 @@ const isUpstreams = (error: AttemptError, narrowed: boolean): boolean => {
 /** Who is told how attempts go. */
 export interface AttemptWatch {
   readonly health: Health["Service"]
+  readonly counts: AttemptCounts["Service"]
   /** A provider kept silent for longer than the operator allows, which its transport cannot know. */
   readonly silent: (provider: string) => Effect.Effect<void>
 }
@@ -68,15 +74,17 @@ export interface AttemptWatch {
 class Call implements StreamObserver {
   readonly #exchange: Exchange
   readonly #modelId: string
+  readonly #timeouts: Timeouts
   readonly #health: Health["Service"]
   readonly #startedAt: number
   #firstTokenMs: number | undefined
   #committed = false
   #over = false
 
-  constructor(exchange: Exchange, modelId: string, health: Health["Service"]) {
+  constructor(exchange: Exchange, modelId: string, timeouts: Timeouts, health: Health["Service"]) {
     this.#exchange = exchange
     this.#modelId = modelId
+    this.#timeouts = timeouts
     this.#health = health
     this.#startedAt = exchange.elapsed()
     health.started(modelId)
@@ -101,7 +109,7 @@ class Call implements StreamObserver {
   }
 
   failed(error: AttemptError): void {
-    this.#finish(isUpstreams(error, this.#exchange.hasOwnTimeouts) ? "upstream" : "other")
+    this.#finish(isUpstreams(error, this.#exchange, this.#timeouts) ? "upstream" : "other")
   }
 
   left(): void {
@@ -130,23 +138,26 @@ class Call implements StreamObserver {
 const reported = <A, R>(
   exchange: Exchange,
   candidate: Candidate,
-  { health, silent }: AttemptWatch,
+  timeouts: Timeouts,
+  { counts, health, silent }: AttemptWatch,
   attempt: (call: Call) => Effect.Effect<A, AttemptError, R>
 ): Effect.Effect<A, AttemptError, R> =>
   Effect.suspend(() => {
     const { id } = candidate.model
     exchange.model = candidate.model
-    const call = new Call(exchange, id, health)
+    const call = new Call(exchange, id, timeouts, health)
     return Effect.onExit(attempt(call), (exit) =>
       Effect.suspend(() => {
+        const outcome = outcomeOf(exit)
         const givenUp = givenUpIn(exit)
         exchange.attempts.push({
           model: id,
           info: candidate.model,
-          outcome: outcomeOf(exit),
+          outcome,
           durationMs: call.elapsed(),
           ...(givenUp === undefined ? {} : { givenUp })
         })
+        counts.add(candidate.model, outcome, exchange.preferred !== undefined && exchange.preferred.id !== id)
         if (Exit.isSuccess(exit)) return Effect.void
         const failure = exit.cause.reasons.find(Cause.isFailReason)
         if (failure === undefined) {
@@ -155,7 +166,7 @@ const reported = <A, R>(
         }
         call.failed(failure.error)
         // A connection that does not open is the transport's to count.
-        return failure.error._tag === "ProviderTimeout" && isUpstreams(failure.error, exchange.hasOwnTimeouts)
+        return failure.error._tag === "ProviderTimeout" && isUpstreams(failure.error, exchange, timeouts)
           ? silent(candidate.provider.slug)
           : Effect.void
       }))
@@ -164,20 +175,21 @@ const reported = <A, R>(
 const unsupported = (candidate: Candidate, what: string) =>
   new ProviderError({ provider: candidate.provider.slug, kind: "caller", message: `this provider has no ${what}` })
 
-/** Calls a provider for a whole answer. */
+/** Calls a provider for a whole answer. `followed` says whether another attempt could follow if this one took too long. */
 export const attemptChat = (
   exchange: Exchange,
   candidate: Candidate,
   call: ChatCall,
   timeouts: Timeouts,
-  watched: AttemptWatch
+  watched: AttemptWatch,
+  followed = false
 ): Effect.Effect<ChatResponse, AttemptError> => {
   const { provider } = candidate
   if (provider.chat === undefined) return Effect.fail(unsupported(candidate, "chat"))
   const answer = provider.chat(call)
-  return reported(exchange, candidate, watched, (made) =>
+  return reported(exchange, candidate, timeouts, watched, (made) =>
     answer.pipe(
-      limitTotal(provider.slug, timeouts, exchange.elapsed()),
+      limitAnswer(provider.slug, timeouts, { elapsed: exchange.elapsed(), followed }),
       Effect.tap((response) => Effect.sync(() => made.succeeded(response.usage?.outputTokens)))
     ))
 }
@@ -208,84 +220,81 @@ export const attemptStream = (
   return reported(
     exchange,
     candidate,
+    timeouts,
     watched,
     (made) => opened(exchange, candidate, chunks, timeouts, made, minTokensPerSecond)
   )
 }
 
-const opened = Effect.fnUntraced(function*(
+const opened = (
   exchange: Exchange,
   candidate: Candidate,
   chunks: Stream.Stream<ChatChunk, ProviderError>,
   timeouts: Timeouts,
   made: Call,
   floor: number | undefined
-): Effect.fn.Return<CommittedStream, AttemptError, Scope.Scope> {
-  const scope = yield* Scope.fork(yield* Effect.scope)
-  return yield* Effect.onExit(
-    committed(exchange, candidate, chunks, timeouts, made, scope, floor),
-    (exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)
-  )
-})
+): Effect.Effect<CommittedStream, AttemptError, Scope.Scope> =>
+  Effect.flatMap(Effect.scope, (scope) =>
+    Effect.flatMap(
+      watch(candidate.provider.slug, chunks, timeouts, exchange.elapsed(), scope, made),
+      (reading) =>
+        Effect.onExit(
+          committed(candidate, reading, made, floor),
+          (exit) => Exit.isSuccess(exit) ? Effect.void : reading.stop
+        )
+    ))
 
-const committed = Effect.fnUntraced(function*(
-  exchange: Exchange,
-  candidate: Candidate,
-  chunks: Stream.Stream<ChatChunk, ProviderError>,
-  timeouts: Timeouts,
+const committed = (
+  { model, provider: { slug } }: Candidate,
+  { pull }: WatchedStream,
   made: Call,
-  scope: Scope.Scope,
   floor: number | undefined
-): Effect.fn.Return<CommittedStream, AttemptError> {
-  const { slug } = candidate.provider
-  const { pull } = yield* watch(slug, chunks, timeouts, exchange.elapsed(), scope, made)
-  const { dropped, held } = yield* holdBack(slug, pull)
-  if (floor !== undefined) yield* proveRate(slug, held, pull, floor)
-  made.commit()
-  return { pull: resume(held, pull), dropped, model: candidate.model }
-})
+): Effect.Effect<CommittedStream, AttemptError> => {
+  const held: Array<ChatChunk> = []
+  const commit = (dropped: ReadonlyArray<string>): CommittedStream => {
+    made.commit()
+    return { pull: resume(held, pull), dropped, model }
+  }
+  return Effect.flatMap(
+    holdBack(slug, pull, held, []),
+    (dropped) =>
+      floor === undefined
+        ? Effect.succeed(commit(dropped))
+        : Effect.map(proveRate(slug, held, pull, floor), () => commit(dropped))
+  )
+}
 
 const commits = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined
 
-/** What a stream said until its first content. */
-interface HeldBack {
-  readonly held: Array<ChatChunk>
-  readonly dropped: ReadonlyArray<string>
-}
+const endedEarly = (provider: string) =>
+  new ProviderError({ provider, kind: "protocol", message: "the provider's stream ended without an answer" })
 
-/** Pulls until the first content, and gives what was held until then. */
-const holdBack = Effect.fnUntraced(function*(
+/** Pulls until the first content, keeps what was said until then in `held`, and gives the names of dropped parameters. */
+const holdBack = (
   provider: string,
-  pull: ChunkPull<AttemptError>
-): Effect.fn.Return<HeldBack, AttemptError> {
-  const held: Array<ChatChunk> = []
-  let dropped: ReadonlyArray<string> = []
-  let committed = false
-  while (!committed) {
-    const chunks: Chunks = yield* Effect.catchIf(
-      pull,
-      isDone,
-      () =>
-        Effect.fail(
-          new ProviderError({ provider, kind: "protocol", message: "the provider's stream ended without an answer" })
+  pull: ChunkPull<AttemptError>,
+  held: Array<ChatChunk>,
+  before: ReadonlyArray<string>
+): Effect.Effect<ReadonlyArray<string>, AttemptError> =>
+  Effect.matchEffect(pull, {
+    onFailure: (error) => Effect.fail(Cause.isDone(error) ? endedEarly(provider) : error),
+    onSuccess: (chunks) => {
+      let dropped = before
+      let isCommitted = false
+      for (const chunk of chunks) {
+        if (chunk.droppedParams !== undefined) dropped = chunk.droppedParams
+        // A chunk that only names what was dropped has no id of the provider's, and nothing for the caller.
+        if (chunk.droppedParams === undefined || chunk.id !== "") held.push(chunk)
+        isCommitted ||= commits(chunk)
+      }
+      if (held.length > maxHeldBack) {
+        return Effect.fail(
+          new ProviderError({ provider, kind: "protocol", message: "the provider's stream goes on without content" })
         )
-    )
-    for (const chunk of chunks) {
-      if (chunk.droppedParams !== undefined) dropped = chunk.droppedParams
-      // A chunk that only names what was dropped has no id of the provider's, and nothing for the caller.
-      if (chunk.droppedParams === undefined || chunk.id !== "") held.push(chunk)
-      committed ||= commits(chunk)
+      }
+      return isCommitted ? Effect.succeed(dropped) : holdBack(provider, pull, held, dropped)
     }
-    if (held.length > maxHeldBack) {
-      return yield* new ProviderError({
-        provider,
-        kind: "protocol",
-        message: "the provider's stream goes on without content"
-      })
-    }
-  }
-  return { held, dropped }
-})
+  })
 
 /** How long a stream is held back beyond its first content to see how fast it comes, ms. */
 const proof = 2_000

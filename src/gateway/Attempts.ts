@@ -7,6 +7,7 @@
  * but draws nothing from the budget: it always goes on to the next candidate, so the plan's length bounds it.
  */
 import { Cause, Clock, Duration, Effect, Exit, Option, Queue, Schedule, Scope } from "effect"
+import { isHeldBack } from "../sdk/Provider.ts"
 import type { RetryOptions } from "../sdk/Routes.ts"
 import type { Exchange } from "./Exchange.ts"
 import type { AttemptError } from "./Failure.ts"
@@ -71,7 +72,7 @@ const errorOf = (cause: Cause.Cause<AttemptError>): AttemptError | undefined =>
 const weight = (error: AttemptError): number => {
   if (error._tag === "ProviderTimeout") return 2
   if (error.refused === true) return 0
-  return error.breaker === undefined ? 2 : 1
+  return isHeldBack(error) ? 1 : 2
 }
 
 /** The candidates that are left, the attempts that are left, and the error to fail with when either is used up. */

@@ -21,7 +21,8 @@ export interface AttemptReport {
   readonly info: ModelInfo
   /** Why the gateway gave the call up while the provider was working on it, and will charge for it. */
   readonly givenUp?: EstimateReason
-  readonly outcome: "ok" | FailureKind | "cancelled"
+  /** `breaker_open`: no call was made, because the provider's breaker did not let it through. */
+  readonly outcome: "ok" | FailureKind | "breaker_open" | "cancelled"
   readonly durationMs: number
 }
 

@@ -3,6 +3,7 @@
  * candidates draw from the request's one budget of attempts and its one deadline.
  */
 import type { FailureAction, FailureKind } from "../sdk/Routes.ts"
+import { isHeldBack } from "../sdk/Provider.ts"
 import type { AttemptError } from "./Failure.ts"
 
 /** The table; a route can override any line of it. */
@@ -23,6 +24,7 @@ export const failurePolicy: Readonly<Record<FailureKind, FailureAction>> = {
   timeout_connect: "retry",
   timeout_first_token: "next",
   timeout_idle: "next",
+  timeout_answer: "next",
   // The deadline spans all attempts.
   timeout_total: "final"
 }
@@ -49,8 +51,9 @@ export const actionFor = (
   if (error._tag === "ProviderError") {
     // What was refused before it was sent is refused for what this target cannot say; another one may.
     if (error.refused === true) return overrides?.caller === "final" ? "final" : "next"
+    if (isHeldBack(error)) return "next"
     // A circuit that is open stays so for longer than a pause between retries.
-    if (error.breaker !== undefined) return "next"
+    if (error.breaker !== undefined) return action === "final" ? "final" : "next"
     // The same model is not likely to be faster the next time.
     if (error.code === slowStream) return action === "final" ? "final" : "next"
     if (kind === "quota" && action === "retry" && spent.test(`${error.code ?? ""} ${error.type ?? ""}`)) return "next"

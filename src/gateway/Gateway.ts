@@ -29,6 +29,7 @@ import { totalInput, totalOutput } from "../sdk/Usage.ts"
 import type { UsageSinkRegistry } from "../sdk/UsageSink.ts"
 import { accountResponse, recordsOf, StreamAccount } from "./Accounting.ts"
 import * as Admission from "./Admission.ts"
+import { AttemptCounts } from "./AttemptCounts.ts"
 import { attemptChat, attemptStream, type AttemptWatch } from "./Attempt.ts"
 import { runAttempts, type Turn } from "./Attempts.ts"
 import { tellEnd, tellStart } from "./AuditEvents.ts"
@@ -69,7 +70,7 @@ export const defaultTimeouts: Timeouts = { connect: 5_000, firstToken: 30_000, i
 
 /** Options of the gateway. */
 export interface GatewayOptions {
-  /** Limits of the four timers, ms. */
+  /** Limits of the five timers, ms. */
   readonly timeouts?: Partial<Timeouts>
   /** Attempts that a request may make in all, retries and fallbacks together; default 4. */
   readonly attempts?: number
@@ -136,6 +137,7 @@ export type Dependencies =
   | UsageSinkRegistry
   | Routes
   | Health
+  | AttemptCounts
 
 /** A request that is ready for its attempts. */
 interface Prepared {
@@ -186,6 +188,7 @@ const make = Effect.fnUntraced(function*(
   const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
   const watched: AttemptWatch = {
     health,
+    counts: yield* AttemptCounts,
     silent: (provider) => Option.isNone(breakers) ? Effect.void : breakers.value.report(provider, "chat", "failure")
   }
 
@@ -246,7 +249,15 @@ const make = Effect.fnUntraced(function*(
       runAttempts(
         exchange,
         plan,
-        (candidate, turn) => attemptChat(exchange, candidate, callFor(candidate, turn), plan.timeouts, watched),
+        (candidate, turn) =>
+          attemptChat(
+            exchange,
+            candidate,
+            callFor(candidate, turn),
+            plan.timeouts,
+            watched,
+            !turn.last && plan.route?.onFailure?.timeout_answer !== "final"
+          ),
         health.of
       )
     )

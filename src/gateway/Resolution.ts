@@ -114,6 +114,8 @@ interface Named {
   readonly weight: number
   /** Whether it is the route's, and so takes part in the ranking. */
   readonly ranked: boolean
+  /** Whether the caller named it, rather than a route. */
+  readonly isOwn: boolean
 }
 
 /** What became of the named models. */
@@ -121,6 +123,7 @@ interface Sifted {
   readonly ranked: Array<RankInput>
   /** The others, in the order in which they were named. */
   readonly listed: Array<Candidate>
+  /** Those that the caller may be told of: which models its tenant may not use, a route does not betray. */
   readonly skipped: Array<Skipped>
   /** The candidate with the largest context window among those that are only too small by estimate. */
   tooSmall: Candidate | undefined
@@ -138,7 +141,8 @@ const tooLarge = "context window"
 const noneLeft = (what: string, name: string, sifted: Sifted): GatewayError => {
   const reasons = sifted.skipped.slice(0, maxReasons).map(({ model, reason }) => `${shown(model)} (${reason})`)
   const more = sifted.skipped.length > maxReasons ? ` and ${sifted.skipped.length - maxReasons} more` : ""
-  const message = `no model of ${what} can serve this request: ${reasons.join(", ")}${more}`
+  const why = reasons.length === 0 ? "" : `: ${reasons.join(", ")}${more}`
+  const message = `no model of ${what} can serve this request${why}`
   if (sifted.capability !== undefined) {
     return fail(
       new CapabilityNotSupported({ message, capability: sifted.capability, model: name, models: [] })
@@ -163,12 +167,12 @@ const namesOf = (
   fallback: Fallback | undefined
 ): ReadonlyArray<Named> => {
   const named: Array<Named> = route === undefined
-    ? [{ id: request.model, weight: 1, ranked: false }]
-    : route.models.map(({ model, weight }) => ({ id: model, weight, ranked: true }))
+    ? [{ id: request.model, weight: 1, ranked: false, isOwn: true }]
+    : route.models.map(({ model, weight }) => ({ id: model, weight, ranked: true, isOwn: false }))
   for (const id of fallback?.models ?? []) {
     const other = routes.get(id)
-    if (other === undefined) named.push({ id, weight: 1, ranked: false })
-    else for (const { model } of other.models) named.push({ id: model, weight: 1, ranked: false })
+    if (other === undefined) named.push({ id, weight: 1, ranked: false, isOwn: true })
+    else for (const { model } of other.models) named.push({ id: model, weight: 1, ranked: false, isOwn: false })
   }
   return named
 }
@@ -229,6 +233,7 @@ export const make = Effect.fnUntraced(function*(
       allUnapproved: true
     }
     const seen = new Set<string>()
+    const own = new Set(named.filter(({ isOwn }) => isOwn).map(({ id }) => id))
     for (const { id, ranked, weight } of named) {
       const found = yield* Effect.result(models.resolve(id, caller))
       if (found._tag === "Failure") {
@@ -237,6 +242,7 @@ export const make = Effect.fnUntraced(function*(
         seen.add(id)
         if (seen.size === 1) sifted.error = Effect.fail(error)
         if (error.code !== "model_not_approved") sifted.allUnapproved = false
+        else if (!own.has(id)) continue
         sifted.skipped.push({ model: id, reason: error.code })
         continue
       }

@@ -4,6 +4,9 @@ import { Clock, Context, Effect, type Exit, Fiber } from "effect"
 /** The clock of a program that has not been given another. */
 const liveClock = Context.get(Context.empty(), Clock.Clock)
 
+/** Whether a clock is the live one, whose time Node's own timers know as well. */
+export const isLive = (clock: Clock.Clock): boolean => clock === liveClock
+
 /**
  * Runs an effect, and interrupts it and fails with `expired()` where it takes longer than `ms`.
  *
@@ -17,7 +20,7 @@ export const within = <A, E, E2, R>(
   expired: () => E2
 ): Effect.Effect<A, E | E2, R> =>
   Effect.clockWith((clock): Effect.Effect<A, E | E2, R> =>
-    clock === liveClock
+    isLive(clock)
       ? Effect.flatMap(Effect.forkChild(self, { startImmediately: true }), (fiber) => outcome(fiber, ms, expired))
       : Effect.timeoutOrElse(self, { duration: Math.max(0, ms), orElse: () => Effect.fail(expired()) })
   )
@@ -25,15 +28,17 @@ export const within = <A, E, E2, R>(
 /** Node's timers hold at most so many ms. */
 const maxTimer = 2 ** 31 - 1
 
+/** A timer of Node's own, for the live clock: without the fiber that would sleep on it. At most 24 days. */
+export const startTimer = (ms: number, run: () => void): NodeJS.Timeout =>
+  setTimeout(run, Math.min(Math.max(0, ms), maxTimer))
+
 const outcome = <A, E, E2>(fiber: Fiber.Fiber<A, E>, ms: number, expired: () => E2): Effect.Effect<A, E | E2> =>
   fiber.pollUnsafe() ?? Effect.callback<A, E | E2>((resume) => {
     let late = false
-    // The live clock's own timer, without the fiber that would sleep on it.
-    // @effect-diagnostics-next-line globalTimersInEffect:off
-    const timer = setTimeout(() => {
+    const timer = startTimer(ms, () => {
       late = true
       fiber.interruptUnsafe()
-    }, Math.min(Math.max(0, ms), maxTimer))
+    })
     const forget = fiber.addObserver((exit: Exit.Exit<A, E>) => {
       clearTimeout(timer)
       resume(late ? Effect.fail(expired()) : exit)

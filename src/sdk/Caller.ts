@@ -22,7 +22,7 @@ export const CurrentCaller: Context.Reference<Caller> = Context.Reference<Caller
   defaultValue: () => ({ tenant: "default", tags: [] })
 })
 
-/** Limits of the four timers, in ms. */
+/** Limits of the five timers, in ms. */
 export interface Timeouts {
   /** Until the request is on its way over an open connection. */
   readonly connect: number
@@ -30,6 +30,11 @@ export interface Timeouts {
   readonly firstToken: number
   /** Between two pieces of content; comments and pings do not count as content. */
   readonly idle: number
+  /**
+   * From the start of one attempt at a whole answer until the answer is there. Where it is absent, an attempt after which
+   * another one could follow has half of what is left of the total, and the last one all of it.
+   */
+  readonly answer?: number
   /** From the start of the request until its end, over all attempts. */
   readonly total: number
 }
@@ -39,6 +44,7 @@ export const timeoutOf: { readonly [Phase in TimeoutPhase]: keyof Timeouts } = {
   connect: "connect",
   first_token: "firstToken",
   idle: "idle",
+  answer: "answer",
   total: "total"
 }
 

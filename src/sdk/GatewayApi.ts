@@ -46,7 +46,7 @@ const failures = [
   problem(500, "internal_error: the cause is in the gateway's log under `request_id`"),
   problem(502, "provider_error: the provider failed, or refused the gateway's own key"),
   problem(503, "provider_error of an overloaded provider, store_unavailable, overloaded"),
-  problem(504, "provider_timeout: `context.phase` is connect, first_token, idle or total")
+  problem(504, "provider_timeout: `context.phase` is connect, first_token, idle, answer or total")
 ] as const
 
 /** Requests that work as they are on a gateway that has the sandbox, in the JSON's own spelling. */

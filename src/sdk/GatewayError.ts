@@ -234,8 +234,8 @@ export class ProviderFailed extends Schema.TaggedError<ProviderFailed>()("Provid
   }
 }
 
-/** Which of the four timers ran out. */
-export const TimeoutPhase = Schema.Literals(["connect", "first_token", "idle", "total"])
+/** Which of the five timers ran out. */
+export const TimeoutPhase = Schema.Literals(["connect", "first_token", "idle", "answer", "total"])
 export type TimeoutPhase = typeof TimeoutPhase.Type
 
 /** A provider was too slow. */

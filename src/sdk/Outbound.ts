@@ -56,7 +56,7 @@ export interface UpstreamHead {
   /** Set where each of several keys was refused, and none merely limited; this is the last refusal. */
   readonly keysRefused?: boolean
   /** Set where the breaker is open after this answer; the provider's error is to carry it. */
-  readonly breaker?: "open"
+  readonly breaker?: "opened"
 }
 
 /** A whole answer. */

@@ -27,16 +27,21 @@ export class ProviderError extends Schema.TaggedError<ProviderError>()("Provider
   /** Set where a timer of the transport's own ran out, with its limit in ms. */
   timeout: Schema.optionalKey(Schema.Struct({ phase: Schema.Literal("connect"), limitMs: Schema.Finite })),
   /**
-   * Set where the provider was not called because its breaker is open, or half open with another call as its probe; and on
-   * the failure of a call that went out, where the breaker is open after it. Either way another try now makes no sense.
+   * Set where the provider was not called because its breaker is `open`, or `half_open` with another call as its probe; and
+   * `opened` on the failure of a call that went out, where the breaker is open after it. Either way another try now makes
+   * no sense.
    */
-  breaker: Schema.optionalKey(Schema.Literals(["open", "half_open"])),
+  breaker: Schema.optionalKey(Schema.Literals(["open", "half_open", "opened"])),
   /** Set where the request was refused before it left the gateway, because the target has no form for it. */
   refused: Schema.optionalKey(Schema.Boolean)
 }) {}
 
 /** What a codec says of a failure; the provider adds its slug. */
 export type Failure = Omit<ConstructorParameters<typeof ProviderError>[0], "provider">
+
+/** Whether the provider was kept from being called by its breaker. */
+export const isHeldBack = ({ breaker }: Pick<Failure, "breaker">): boolean =>
+  breaker === "open" || breaker === "half_open"
 
 /** A model that a provider says it has. What it does not tell is left out. */
 export interface DiscoveredModel {

@@ -18,6 +18,8 @@ import { exchangeHeaders } from "./ResponseHeaders.ts"
 export interface RouteOptions {
   /** The largest JSON body, bytes. */
   readonly maxBodyBytes: number
+  /** Whether `/metrics` is served; default true. */
+  readonly metrics?: boolean
 }
 
 /** How a dialect tells its callers what went wrong. */
@@ -46,8 +48,8 @@ const requestIdOf = (request: HttpServerRequest.HttpServerRequest): string => {
   return given !== undefined && requestIdPattern.test(given) ? given : newRequestId()
 }
 
-/** `authorization: Bearer …`, or `x-api-key` as Anthropic's SDKs send it. */
-const secretOf = (request: HttpServerRequest.HttpServerRequest): PresentedSecret | undefined => {
+/** The secret that a request shows: `authorization: Bearer …`, or `x-api-key` as Anthropic's SDKs send it. */
+export const secretOf = (request: HttpServerRequest.HttpServerRequest): PresentedSecret | undefined => {
   const authorization = request.headers["authorization"]
   if (authorization !== undefined && /^bearer /i.test(authorization)) {
     return new PresentedSecret(authorization.slice(7).trim())

@@ -10,6 +10,7 @@ import * as NativeApi from "./native/NativeApi.ts"
 import * as NodeListener from "./NodeListener.ts"
 import * as OpenAiDialect from "./openai/OpenAiDialect.ts"
 import * as Health from "./ops/Health.ts"
+import * as Metrics from "./ops/Metrics.ts"
 
 export type { RouteOptions } from "./Door.ts"
 
@@ -37,9 +38,11 @@ const withoutEmptyErrors = HttpRouter.middleware((handled) =>
 const isRouteNotFound = (error: unknown): boolean =>
   HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound"
 
-/** All routes: the OpenAI dialect, the native API with its documentation, and health. */
+/** All routes: the OpenAI dialect, the native API with its documentation, health, and metrics unless they are off. */
 export const routes = (options: RouteOptions) =>
-  Layer.mergeAll(OpenAiDialect.layer(options), NativeApi.layer(options), Health.layer, withoutEmptyErrors)
+  Layer.mergeAll(OpenAiDialect.layer(options), NativeApi.layer(options), Health.layer, withoutEmptyErrors).pipe((all) =>
+    options.metrics === false ? all : Layer.mergeAll(all, Metrics.layer(NativeApi.door))
+  )
 
 /** The listening service. */
 export const layer = (options: ServerOptions) =>

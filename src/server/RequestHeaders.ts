@@ -12,6 +12,7 @@ const timeoutHeaders: ReadonlyArray<readonly [string, keyof Timeouts]> = [
   ["x-gateway-timeout-connect", "connect"],
   ["x-gateway-timeout-first-token", "firstToken"],
   ["x-gateway-timeout-idle", "idle"],
+  ["x-gateway-timeout-answer", "answer"],
   ["x-gateway-timeout-total", "total"]
 ]
 

@@ -28,7 +28,7 @@ routes:
     policy: weighted
     models: [{ model: sandbox::a, weight: 0.5 }, sandbox::b]
     hedge_after: 800ms
-    timeouts: { first_token: 2s, total: 1m }
+    timeouts: { first_token: 2s, answer: 20s, total: 1m }
     attempts: 3
     retry: { base: 1s }
     on_failure: { content_policy: next, timeout_first_token: retry, quota: final }
@@ -39,7 +39,7 @@ routes:
       policy: "weighted",
       models: [{ model: "sandbox::a", weight: 0.5 }, { model: "sandbox::b", weight: 1 }],
       hedgeAfterMs: 800,
-      timeouts: { firstToken: 2000, total: 60_000 },
+      timeouts: { firstToken: 2000, answer: 20_000, total: 60_000 },
       attempts: 3,
       retry: { baseMs: 1000, maxMs: 8000 },
       onFailure: { contentPolicy: "next", timeout_first_token: "retry", quota: "final" },

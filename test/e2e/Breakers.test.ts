@@ -13,7 +13,8 @@ beforeEach(async () => {
   gateway = await startGateway([
     "defaults: { retry: { base: 1ms, max: 2ms }, breaker: { failures: 3, open: 100ms, max_open: 200ms } }",
     "providers:",
-    `  far: { type: openai, base_url: "${upstream.url}/v1", unlisted_models: allow }`
+    `  far: { type: openai, base_url: "${upstream.url}/v1", unlisted_models: allow }`,
+    "  sandbox: { type: sandbox }"
   ].join("\n"))
 })
 afterEach(async () => {
@@ -21,10 +22,12 @@ afterEach(async () => {
   await upstream.close()
 })
 
-const ask = (stream: boolean, init: { readonly signal?: AbortSignal } = {}) =>
+const jsonBody = { "content-type": "application/json" }
+
+const ask = (stream: boolean, init: Pick<RequestInit, "signal" | "headers"> = {}) =>
   fetch(`${gateway.url}/v1/chat/completions`, {
     method: "POST",
-    headers: { "content-type": "application/json" },
+    headers: jsonBody,
     body: JSON.stringify({ model: "far::model-1", stream, messages: [{ role: "user", content: "Say something." }] }),
     ...init
   })
@@ -41,6 +44,20 @@ describe.each([["whole", false], ["streamed", true]] as const)("%s answers", (_,
     assert.isAtMost(upstream.requests.length, 1.1 * requests)
     const listed = await (await fetch(`${gateway.url}/llm-gateway/v1/models`)).text()
     assert.match(listed, /"breaker":"(?:open|half_open)"/)
+  })
+
+  it("tell that an open breaker kept the provider from being called", async () => {
+    upstream.always(openAi.error(503, { message: "down" }))
+    for (let i = 0; i < 3; i++) await (await ask(stream)).arrayBuffer()
+    const before = upstream.requests.length
+    const answer = await ask(stream, { headers: { ...jsonBody, "x-gateway-fallback": "sandbox::echo" } })
+    assert.strictEqual(answer.status, 200)
+    assert.match(
+      answer.headers.get("x-gateway-attempts") ?? "",
+      /^far::model-1;breaker_open;\d+ms, sandbox::echo;ok;\d+ms$/
+    )
+    assert.lengthOf(upstream.requests, before)
+    await answer.arrayBuffer()
   })
 
   it("come again as soon as the upstream is back", async () => {

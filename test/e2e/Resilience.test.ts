@@ -11,8 +11,9 @@ import { type FakeUpstream, startFakeUpstream } from "../fixtures/FakeUpstream.t
 import { type Fault, fault, withFault } from "../fixtures/Fault.ts"
 import { ollama } from "../fixtures/OllamaWire.ts"
 import { openAi } from "../fixtures/OpenAiWire.ts"
+import { endlessHeaders, type RawServer, selfSigned } from "../fixtures/RawServer.ts"
 import { type RunningGateway, startGateway } from "../fixtures/RunningGateway.ts"
-import { isJson, type Json, parsed, type Script } from "../fixtures/Script.ts"
+import { answerOf, isJson, type Json, parsed, type Script } from "../fixtures/Script.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The setting
@@ -71,7 +72,7 @@ const within = async (
   name: WireName,
   test: (setting: Setting) => Promise<void>,
   more = "",
-  { address = (url: string) => url, attempts = 4 } = {}
+  { address = (url: string) => url, attempts = 4, timeouts = "total: 10s" } = {}
 ): Promise<void> => {
   const wire: Wire = wires[name]
   const [sick, backup] = await Promise.all([startFakeUpstream(), startFakeUpstream()])
@@ -84,10 +85,12 @@ providers:
 defaults:
   attempts: ${attempts}
   retry: { base: 5ms, max: 100ms }
-  timeouts: { connect: 300ms, first_token: 300ms, idle: 300ms, total: 10s }
+  timeouts: { connect: 300ms, first_token: 300ms, idle: 300ms, ${timeouts} }
 ${more}`)
   try {
     await test({ gateway, sick, backup, wire })
+    await gateway.close()
+    await Promise.all([sick.waitForSockets(0, 1_000), backup.waitForSockets(0, 1_000)])
   } finally {
     await gateway.close()
     await Promise.all([sick.close(), backup.close()])
@@ -158,9 +161,18 @@ interface Misbehaviour {
   readonly outcome: string
   /** The budget of attempts, where four would take too long. */
   readonly attempts?: number
+  /** A timer of the gateway's in the place of the setting's own. */
+  readonly timeouts?: string
 }
 
 const answer = (...faults: ReadonlyArray<Fault>) => (wire: Wire): Script => withFault(wire.answer(words), ...faults)
+
+/** Another body where the answer should be. */
+const inItsPlace = (content: string) => (wire: Wire): Script => ({
+  ...answerOf(wire.error(503)),
+  status: 200,
+  body: { type: "whole", content }
+})
 
 /** What goes wrong before anything of the answer has come, whichever way it was asked for. */
 const always: ReadonlyArray<Misbehaviour> = [
@@ -176,18 +188,28 @@ const always: ReadonlyArray<Misbehaviour> = [
   },
   { says: "500", script: (wire) => wire.error(500), outcome: "transient" },
   { says: "401", script: (wire) => wire.error(401), outcome: "credential" },
-  { says: "a connection reset", script: answer(fault.reset), outcome: "transient" },
-  {
-    says: "headers without end",
-    script: answer(fault.endlessHeaders(0)),
-    outcome: "transient|timeout_first_token",
-    attempts: 2
-  }
+  { says: "a connection reset", script: answer(fault.reset), outcome: "transient" }
 ]
 
 /** The same for whole answers alone. */
 const whole: ReadonlyArray<Misbehaviour> = [
+  { says: "no answer at all", script: answer(fault.hang), outcome: "timeout_answer", timeouts: "answer: 200ms" },
+  { says: "a stall", script: answer(fault.stall(0)), outcome: "timeout_answer", timeouts: "answer: 200ms" },
+  {
+    says: "a stall, and half of the total time",
+    script: answer(fault.stall(0)),
+    outcome: "timeout_answer",
+    timeouts: "total: 600ms"
+  },
+  {
+    says: "a slow first byte",
+    script: answer(fault.slowFirstByte(5_000)),
+    outcome: "timeout_answer",
+    timeouts: "answer: 200ms"
+  },
   { says: "half of an answer", script: answer(fault.truncate()), outcome: "protocol" },
+  { says: "an answer that is no JSON", script: inItsPlace("{\"broken\": "), outcome: "protocol" },
+  { says: "an error in-band", script: (wire) => ({ ...answerOf(wire.error(503)), status: 200 }), outcome: "transient" },
   { says: "less of an answer than it promised", script: answer(fault.contentLength()), outcome: "transient|protocol" }
 ]
 
@@ -200,6 +222,35 @@ const streamed: ReadonlyArray<Misbehaviour> = [
   { says: "a stall", script: (wire) => answer(fault.stall(wire.lead - 1))(wire), outcome: "timeout_first_token" },
   { says: "a slow first byte", script: answer(fault.slowFirstByte(5_000)), outcome: "timeout_first_token" },
   { says: "no answer at all", script: answer(fault.hang), outcome: "timeout_first_token" }
+]
+
+/** Upstreams that no request gets an answer's first byte from. */
+interface Unreachable {
+  readonly says: string
+  readonly start: () => Promise<RawServer>
+  readonly scheme: "http" | "https"
+  readonly outcome: { readonly whole: string; readonly streamed: string }
+}
+
+const unreachable: ReadonlyArray<Unreachable> = [
+  {
+    says: "a certificate that nobody vouches for",
+    start: selfSigned,
+    scheme: "https",
+    outcome: { whole: "transient", streamed: "transient" }
+  },
+  {
+    says: "headers beyond every limit",
+    start: () => endlessHeaders(1_000, 1),
+    scheme: "http",
+    outcome: { whole: "protocol", streamed: "protocol" }
+  },
+  {
+    says: "headers that drip for ever",
+    start: () => endlessHeaders(1, 10),
+    scheme: "http",
+    outcome: { whole: "timeout_answer", streamed: "timeout_first_token" }
+  }
 ]
 
 const fallsBack = (misbehaviour: Misbehaviour, stream: boolean) => async ({ backup, gateway, sick, wire }: Setting) => {
@@ -226,8 +277,51 @@ describe.each(wireNames)("%s, before the first content", (name) => {
   for (const stream of [false, true]) {
     for (const misbehaviour of [...always, ...(stream ? streamed : whole)]) {
       it(`${stream ? "streamed" : "whole"}: ${misbehaviour.says}: the fallback answers`, () =>
-        within(name, fallsBack(misbehaviour, stream), "", { attempts: misbehaviour.attempts ?? 4 }))
+        within(name, fallsBack(misbehaviour, stream), "", misbehaviour))
     }
+
+    for (const { outcome, says, scheme, start } of unreachable) {
+      it(`${stream ? "streamed" : "whole"}: ${says}: the fallback answers`, async () => {
+        const server = await start()
+        try {
+          await within(
+            name,
+            async ({ backup, gateway }) => {
+              const answered = await read(await gateway.post(path, ask({ stream }), withFallback))
+              assert.deepStrictEqual([answered.status, answered.text, answered.finished], [200, healthy, true])
+              const expected = `it::m:1b;${stream ? outcome.streamed : outcome.whole}`
+              for (const attempt of answered.attempts.slice(0, -1)) assert.strictEqual(attempt, expected)
+              assert.strictEqual(answered.attempts.at(-1), "backup::m;ok")
+              // Discovery may have come, too.
+              assert.isAtLeast(server.connections(), answered.attempts.length - 1)
+              await server.waitForNone()
+              await allClosed(backup)
+            },
+            "",
+            { address: () => `${scheme}://127.0.0.1:${server.port}`, timeouts: "answer: 300ms" }
+          )
+        } finally {
+          await server.close()
+        }
+      })
+    }
+
+    it(`${stream ? "streamed" : "whole"}: a port that speaks no TLS: the fallback answers`, () =>
+      within(
+        name,
+        async ({ backup, gateway, sick }) => {
+          const answered = await read(await gateway.post(path, ask({ stream }), withFallback))
+          assert.deepStrictEqual([answered.status, answered.text], [200, healthy])
+          for (const attempt of answered.attempts.slice(0, -1)) assert.strictEqual(attempt, "it::m:1b;transient")
+          assert.strictEqual(answered.attempts.at(-1), "backup::m;ok")
+          assert.strictEqual(sick.requests.length, 0)
+          assert.isAtLeast(sick.connections(), answered.attempts.length - 1)
+          await sick.waitForSockets(0, 1_000)
+          await allClosed(backup)
+        },
+        "",
+        { address: (url) => url.replace("http:", "https:") }
+      ))
 
     it(`${stream ? "streamed" : "whole"}: a refused connection: the fallback answers`, async () => {
       const away = await nowhere()
@@ -301,6 +395,22 @@ describe.each(wireNames)("%s, after the first content: an explicit error, and no
           await allClosed(sick)
         }))
     }
+
+    it(`${says}, in the native API`, () =>
+      within(name, async ({ backup, gateway, sick, wire }) => {
+        sick.always(script(wire))
+        const fallback = { models: ["backup::m"] }
+        const response = await gateway.post("/llm-gateway/v1/chat/completions", ask({ stream: true, fallback }))
+        const body = await response.text()
+        assert.strictEqual(response.status, 200)
+        assert.include(body, "\"One \"")
+        assert.match(body, /\n\nevent: error\ndata: \{[^\n]*"code":"provider_(?:error|timeout)"[^\n]*\}\n\n$/)
+        assert.notInclude(body, "data: [DONE]")
+        assert.notInclude(body, "finish_reason")
+        assert.strictEqual(sick.requests.length, 1)
+        assert.strictEqual(backup.requests.length, 0)
+        await allClosed(sick)
+      }))
   }
 })
 
@@ -529,6 +639,71 @@ describe("routes", () => {
         price("backup::m", 1)
       }`
     ))
+
+  it.each([["whole", false], ["streamed", true]] as const)(
+    "fastest, %s: each is tried once, and from then on the one that was quick",
+    (_, stream) =>
+      within("openai", async ({ backup, gateway, sick, wire }) => {
+        sick.always(withFault(wire.answer(words), fault.slowHeaders(150)))
+        const next = async () => {
+          const { headers, status } = await read(await gateway.post(path, ask({ model: "r", stream })))
+          assert.strictEqual(status, 200)
+          return headers.get("x-gateway-model")
+        }
+        assert.strictEqual(await next(), "it::m:1b")
+        assert.strictEqual(await next(), "backup::m")
+        const before = backup.requests.length
+        for (let turn = 0; turn < 16; turn++) await next()
+        // One request in twenty explores: that eight of sixteen do happens once in two million runs.
+        assert.isAtLeast(backup.requests.length - before, 9)
+      }, "routes:\n  r: { policy: fastest, models: [\"it::m:1b\", \"backup::m\"] }\n")
+  )
+
+  it("fastest: what was quick and fails is left, what was slow and is alone left serves", () =>
+    within("openai", async ({ backup, gateway, sick, wire }) => {
+      sick.always(withFault(wire.answer(words), fault.slowHeaders(100)))
+      for (let turn = 0; turn < 2; turn++) await read(await gateway.post(path, ask({ model: "r" })))
+      backup.always(openAi.error(401))
+      const { headers, status } = await read(await gateway.post(path, ask({ model: "r" })))
+      assert.deepStrictEqual([status, headers.get("x-gateway-model")], [200, "it::m:1b"])
+    }, "routes:\n  r: { policy: fastest, models: [\"it::m:1b\", \"backup::m\"] }\n"))
+
+  it("least_busy: while a stream runs, others go elsewhere, and back when it is over", () =>
+    within("openai", async ({ gateway, sick, wire }) => {
+      const goOn = Promise.withResolvers<void>()
+      sick.reply(withFault(wire.answer(words), fault.hold(wire.lead, goOn.promise)))
+      sick.always(wire.answer(words))
+      const next = async () => {
+        const { headers } = await read(await gateway.post(path, ask({ model: "r" })))
+        return headers.get("x-gateway-model")
+      }
+      const long = await gateway.post(path, ask({ model: "r", stream: true }))
+      assert.strictEqual(long.headers.get("x-gateway-model"), "it::m:1b")
+      for (let turn = 0; turn < 3; turn++) assert.strictEqual(await next(), "backup::m")
+      goOn.resolve()
+      const { done, text } = await read(long)
+      assert.deepStrictEqual([done, text], [true, words.join("")])
+      assert.strictEqual(await next(), "it::m:1b")
+      await allClosed(sick)
+    }, "routes:\n  r: { policy: least_busy, models: [\"it::m:1b\", \"backup::m\"] }\n"))
+
+  it("least_busy: a caller that leaves its stream makes room again", () =>
+    within("openai", async ({ gateway, sick, wire }) => {
+      sick.reply(withFault(wire.answer(words), fault.stall(wire.lead)))
+      sick.always(wire.answer(words))
+      const leave = new AbortController()
+      const long = await fetch(gateway.url + path, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(ask({ model: "r", stream: true })),
+        signal: leave.signal
+      })
+      assert.strictEqual(long.headers.get("x-gateway-model"), "it::m:1b")
+      leave.abort()
+      assert.isTrue((await sick.waitForClose(0, 250)).aborted)
+      const { headers } = await read(await gateway.post(path, ask({ model: "r" })))
+      assert.strictEqual(headers.get("x-gateway-model"), "it::m:1b")
+    }, "routes:\n  r: { policy: least_busy, models: [\"it::m:1b\", \"backup::m\"] }\n"))
 
   const floor = (models: string) =>
     `routes:

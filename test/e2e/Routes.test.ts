@@ -71,6 +71,26 @@ describe("requests to a route", () => {
     assert.isFalse(answer.fallbackUsed)
   })
 
+  it("tell a caller nothing of the models that it may not use", async () => {
+    const served = await gateway.post("/v1/chat/completions", ask({ model: "cheap" }), as("narrow"))
+    assert.strictEqual(served.status, 200, await served.text())
+    assert.match(served.headers.get("x-gateway-attempts") ?? "", /^b::echo;ok;\d+ms$/)
+    const refused = await gateway.post("/v1/chat/completions", ask({ model: "the best" }), as("narrow"))
+    assert.strictEqual(refused.status, 403)
+    const told = `${JSON.stringify([...refused.headers])} ${await refused.text()}`
+    assert.include(told, "the best")
+    assert.notInclude(told, "a::")
+    const named = { ...as("narrow"), "x-gateway-fallback": "a::echo" }
+    const own = await gateway.post("/v1/chat/completions", ask({ model: "cheap" }), named)
+    assert.match(
+      own.headers.get("x-gateway-attempts") ?? "",
+      /^b::echo;ok;\d+ms, a::echo;skipped;model_not_approved$/
+    )
+    await own.text()
+    const explained = await gateway.post("/llm-gateway/v1/routes/cheap/explain", ask(), as("narrow"))
+    assert.notInclude(await explained.text(), "a::")
+  })
+
   it("in the OpenAI dialect too, under the policy that a header names", async () => {
     const headers = { ...as("wide"), "x-gateway-route-policy": "priority" }
     const response = await gateway.post("/v1/chat/completions", ask({ model: "cheap" }), headers)

@@ -4,9 +4,10 @@ import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import { attemptChat, attemptStream, type AttemptWatch } from "../../src/gateway/Attempt.ts"
 import { start } from "../../src/gateway/Exchange.ts"
+import { effectiveTimeouts } from "../../src/gateway/Timers.ts"
 import { Health, type ModelHealth } from "../../src/gateway/Health.ts"
 import type { Candidate } from "../../src/gateway/Plan.ts"
-import type { Timeouts } from "../../src/sdk/Caller.ts"
+import { CurrentRequest, type Timeouts } from "../../src/sdk/Caller.ts"
 import type { ChatChunk } from "../../src/sdk/Chat.ts"
 import { type ChatCall, type Provider, ProviderError } from "../../src/sdk/Provider.ts"
 import { answers, finish, plain, request, says, silence, usage } from "./PlainProvider.ts"
@@ -21,7 +22,7 @@ const after = (ms: number, ...chunks: ReadonlyArray<ChatChunk>) =>
 
 const prepared = Effect.fnUntraced(function*(operations: Partial<Provider>, streamed = true) {
   const health = yield* Health
-  const watched: AttemptWatch = { health, silent: () => Effect.void }
+  const watched: AttemptWatch = { health, counts: { add: () => undefined, all: () => [] }, silent: () => Effect.void }
   const exchange = yield* start("plain::m", streamed)
   const candidate: Candidate = {
     model: { id: "plain::m", provider: "plain", model: "m", status: "active" },
@@ -101,9 +102,18 @@ describe("a stream's health", () => {
 
   it.effect("a call that an open circuit refused tells nothing", () =>
     Effect.gen(function*() {
-      const { fiber, health } = yield* opened(Stream.fail(failure({ breaker: "open" })))
+      const { exchange, fiber, health } = yield* opened(Stream.fail(failure({ breaker: "open" })))
       assert.isTrue(Exit.isFailure(yield* Fiber.join(fiber)))
       assert.deepStrictEqual([health().inFlight, health().samples], [0, 0])
+      assert.deepStrictEqual(exchange.attempts.map(({ outcome }) => outcome), ["breaker_open"])
+    }).pipe(Effect.provide(Health.layer)))
+
+  it.effect("a failure that opened the circuit is a failure of the provider's", () =>
+    Effect.gen(function*() {
+      const { exchange, fiber, health } = yield* opened(Stream.fail(failure({ breaker: "opened" })))
+      assert.isTrue(Exit.isFailure(yield* Fiber.join(fiber)))
+      assert.deepStrictEqual([health().samples, health().errorRate], [1, 1])
+      assert.deepStrictEqual(exchange.attempts.map(({ outcome }) => outcome), ["transient"])
     }).pipe(Effect.provide(Health.layer)))
 })
 
@@ -121,6 +131,56 @@ describe("a whole answer's health", () => {
       const { durationMs, inFlight, msPerToken, samples } = health()
       assert.deepStrictEqual([inFlight, samples, durationMs, msPerToken], [0, 1, 500, 100])
       assert.notProperty(health(), "firstTokenMs")
+    }).pipe(Effect.provide(Health.layer)))
+})
+
+describe("a whole answer that does not come", () => {
+  /** What a silent provider's health and breaker are told, once the limits of the configuration and the caller have run out. */
+  const silentUnder = Effect.fnUntraced(function*(
+    configured: Partial<Timeouts>,
+    asked: Partial<Timeouts>,
+    followed = true
+  ) {
+    const prepare = prepared({ chat: () => Effect.never }, false)
+    const { call, candidate, exchange, health, watched } = yield* prepare.pipe(
+      Effect.provideService(CurrentRequest, { timeouts: asked })
+    )
+    const reported: Array<string> = []
+    const silent = (provider: string) => Effect.sync(() => reported.push(provider))
+    const limits = effectiveTimeouts({ ...timeouts, ...configured }, asked)
+    const fiber = yield* Effect.forkChild(
+      Effect.flip(attemptChat(exchange, candidate, call, limits, { ...watched, silent }, followed)),
+      { startImmediately: true }
+    )
+    yield* TestClock.adjust(timeouts.total)
+    const error = yield* Fiber.join(fiber)
+    if (error._tag !== "ProviderTimeout") return assert.fail("it did not time out")
+    assert.deepStrictEqual(exchange.attempts.map(({ outcome }) => outcome), [`timeout_${error.phase}`])
+    return {
+      ranOut: `${error.phase} ${error.limitMs}`,
+      errorRate: health().errorRate,
+      reported: reported.length
+    }
+  })
+  const counted = { errorRate: 1, reported: 1 }
+  const ignored = { errorRate: 0, reported: 0 }
+
+  it.effect.each<
+    readonly [string, Partial<Timeouts>, Partial<Timeouts>, boolean, string, typeof counted]
+  >([
+    ["the operator's limit counts", { answer: 30_000 }, {}, true, "answer 30000", counted],
+    ["also for the last attempt", { answer: 30_000 }, {}, false, "answer 30000", counted],
+    ["a caller's wider limit changes nothing", { answer: 30_000 }, { answer: 40_000 }, true, "answer 30000", counted],
+    ["nor its narrower total", { answer: 30_000 }, { total: 50_000 }, true, "answer 30000", counted],
+    ["a caller's own limit tells nothing", { answer: 30_000 }, { answer: 200 }, true, "answer 200", ignored],
+    ["nor where there is none configured", {}, { answer: 200 }, true, "answer 200", ignored],
+    ["half of the operator's total counts", {}, {}, true, "answer 50000", counted],
+    ["half of a total that the caller narrowed does not", {}, { total: 500 }, true, "answer 250", ignored],
+    ["the total is nobody's in particular", {}, {}, false, "total 100000", ignored],
+    ["a caller's timers for streams have no say", {}, { idle: 1, firstToken: 1 }, true, "answer 50000", counted]
+  ])("%s", ([, configured, asked, followed, ranOut, told]) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* silentUnder(configured, asked, followed), { ranOut, ...told })
     }).pipe(Effect.provide(Health.layer)))
 })
 

@@ -11,9 +11,9 @@ import { type Exchange, start } from "../../src/gateway/Exchange.ts"
 import type { AttemptError } from "../../src/gateway/Failure.ts"
 import type { ModelHealth } from "../../src/gateway/Health.ts"
 import type { Candidate, Plan } from "../../src/gateway/Plan.ts"
-import { limitTotal } from "../../src/gateway/Timers.ts"
+import { limitAnswer } from "../../src/gateway/Timers.ts"
 import type { ProviderErrorKind } from "../../src/sdk/GatewayError.ts"
-import { type Failure, ProviderError } from "../../src/sdk/Provider.ts"
+import { type Failure, isHeldBack, ProviderError } from "../../src/sdk/Provider.ts"
 import type { Route } from "../../src/sdk/Routes.ts"
 import { plain } from "./PlainProvider.ts"
 
@@ -79,7 +79,7 @@ const planOf = (scripts: ReadonlyArray<Scripted>, more: Partial<Plan> = {}): Pla
   ...more
 })
 
-/** Attempts that follow the scripts, under the request's total time as real ones are. */
+/** Attempts at whole answers that follow the scripts, under the timers as real ones are. */
 const attempts = (
   exchange: Exchange,
   plan: Plan,
@@ -87,7 +87,7 @@ const attempts = (
   log: Log
 ): Attempt<string, never> => {
   const counts = new Map<string, number>()
-  return (candidate, { force: last }) =>
+  return (candidate, { force, last: isLast }) =>
     Effect.suspend(() => {
       const name = candidate.model.model
       const { outcomes } = scripts[plan.candidates.indexOf(candidate)] ?? assert.fail("an unknown candidate")
@@ -95,8 +95,8 @@ const attempts = (
       counts.set(name, turn + 1)
       const scripted = outcomes[Math.min(turn, outcomes.length - 1)] ?? hang
       // What an open circuit refuses, it lets through where nothing else is left.
-      const isBroken = scripted.type === "fail" && scripted.error.breaker !== undefined
-      const outcome = isBroken && last ? ok(0) : scripted
+      const isBroken = scripted.type === "fail" && isHeldBack(scripted.error)
+      const outcome = isBroken && force ? ok(0) : scripted
       const run = (): Effect.Effect<string, ProviderError> => {
         switch (outcome.type) {
           case "ok":
@@ -115,9 +115,9 @@ const attempts = (
       return Effect.acquireUseRelease(
         Effect.sync(() => {
           log.held++
-          log.started.push({ name, at: exchange.elapsed(), last })
+          log.started.push({ name, at: exchange.elapsed(), last: force })
         }),
-        () => limitTotal("plain", plan.timeouts, exchange.elapsed())(run()),
+        () => limitAnswer("plain", plan.timeouts, { elapsed: exchange.elapsed(), followed: !isLast })(run()),
         (_, exit) =>
           Effect.sync(() => {
             log.held--
@@ -266,6 +266,13 @@ describe("the budget", () => {
       }
     }))
 
+  it.effect("a call that opened its circuit has drawn from it", () =>
+    Effect.gen(function*() {
+      const opens = script(fails("transient", { breaker: "opened" }))
+      const { log } = yield* run([opens, opens, script(ok())], { attempts: 2 })
+      assert.strictEqual(log.started.map(({ name }) => name).join(" "), "a0 a1")
+    }))
+
   it.effect("what never left the gateway draws nothing from it", () =>
     Effect.gen(function*() {
       const done = yield* run([script(broken()), script(refused), script(broken("half_open")), script(ok())], {
@@ -304,26 +311,66 @@ describe("the deadline", () => {
   it.effect("leaves no time for a pause: the next candidate is tried at once", () =>
     Effect.gen(function*() {
       const done = yield* run([script(fails("transient", {}, 950)), script(ok())], {
-        timeouts: { connect: 1, firstToken: 1, idle: 1, total: 1_000 }
+        timeouts: { connect: 1, firstToken: 1, idle: 1, answer: 1_000, total: 1_000 }
       })
       assert.deepStrictEqual([valueOf(done), startsOf(done)], ["a1", ["a0@0", "a1@950"]])
     }))
 
   it.effect("spans all attempts", () =>
     Effect.gen(function*() {
-      const done = yield* run([script(fails("protocol", {}, 600)), script(hang), script(ok())], {
-        timeouts: { connect: 1, firstToken: 1, idle: 1, total: 1_000 }
+      const done = yield* run([script(fails("protocol", {}, 600)), script(hang)], {
+        timeouts: { connect: 1, firstToken: 1, idle: 1, answer: 1_000, total: 1_000 }
       })
       assert.deepStrictEqual([kindOf(done), done.at, startsOf(done)], ["total", 1_000, ["a0@0", "a1@600"]])
     }))
 
   it.effect("ends it even where a route would go on", () =>
     Effect.gen(function*() {
-      const done = yield* run([script(hang), script(ok())], {
+      const done = yield* run([script(fails("protocol", {}, 100)), script(hang)], {
         timeouts: { connect: 1, firstToken: 1, idle: 1, total: 1_000 },
         route: route({ onFailure: { timeout_total: "next" } })
       })
-      assert.deepStrictEqual([kindOf(done), done.at, startsOf(done)], ["total", 1_000, ["a0@0"]])
+      assert.deepStrictEqual([kindOf(done), done.at, startsOf(done)], ["total", 1_000, ["a0@0", "a1@100"]])
+    }))
+
+  it.effect("leaves a silent candidate half of what is left of it, and the last one all the rest", () =>
+    Effect.gen(function*() {
+      const timeouts = { connect: 1, firstToken: 1, idle: 1, total: 1_000 }
+      const served = yield* run([script(hang), script(hang), script(ok(249))], { timeouts })
+      assert.deepStrictEqual([valueOf(served), startsOf(served)], ["a2", ["a0@0", "a1@500", "a2@750"]])
+      const silent = yield* run([script(hang), script(hang)], { timeouts })
+      assert.deepStrictEqual([kindOf(silent), silent.at, startsOf(silent)], ["total", 1_000, ["a0@0", "a1@500"]])
+      const spent = yield* run([script(hang), script(ok())], { timeouts, attempts: 1 })
+      assert.deepStrictEqual([kindOf(spent), spent.at], ["total", 1_000])
+    }))
+
+  it.effect("gives every attempt the time that is set for one", () =>
+    Effect.gen(function*() {
+      const timeouts = { connect: 1, firstToken: 1, idle: 1, answer: 100, total: 1_000 }
+      const done = yield* run([script(hang), script(hang)], { timeouts })
+      assert.deepStrictEqual([kindOf(done), done.at, startsOf(done)], ["answer", 200, ["a0@0", "a1@100"]])
+      const retried = yield* run([script(hang, ok())], {
+        timeouts,
+        route: route({ onFailure: { timeout_answer: "retry" } })
+      })
+      assert.deepStrictEqual([valueOf(retried), startsOf(retried)], ["a0", ["a0@0", "a0@200"]])
+    }))
+
+  it.effect("leaves time for the next candidate when the hedge before it is silent for good", () =>
+    Effect.gen(function*() {
+      const done = yield* run([script(hang), script(fails("credential", {}, 100)), script(ok())], {
+        strategy: "parallel",
+        hedgeAfterMs: 300,
+        attempts: 3,
+        timeouts: { connect: 1, firstToken: 1, idle: 1, total: 1_000 }
+      })
+      assert.deepStrictEqual([valueOf(done), startsOf(done)], ["a2", ["a0@0", "a1@300", "a2@400"]])
+      const late = yield* run([script(hang), script(ok(10))], {
+        strategy: "parallel",
+        hedgeAfterMs: 2_000,
+        timeouts: { connect: 1, firstToken: 1, idle: 1, total: 1_000 }
+      })
+      assert.deepStrictEqual([valueOf(late), startsOf(late)], ["a1", ["a0@0", "a1@500"]])
     }))
 })
 
@@ -609,7 +656,8 @@ const Kind = Schema.Literals([
   "caller",
   "contentPolicy",
   "refused",
-  "open"
+  "open",
+  "opened"
 ])
 const AnyOutcome = Schema.Union([
   Schema.Struct({ type: Schema.Literals(["ok", "hang", "defect"]), tens: Tens }),
@@ -643,6 +691,8 @@ const outcomeOf = (outcome: typeof AnyOutcome.Type): Outcome => {
       return fails("caller", { refused: true }, ms)
     case "open":
       return fails("transient", { breaker: "open" }, ms)
+    case "opened":
+      return fails("transient", { breaker: "opened" }, ms)
     default:
       return fails(
         outcome.type,
@@ -681,13 +731,23 @@ const expected = (scripts: ReadonlyArray<Scripted>, budget: number, total: numbe
     const outcome = outcomes[Math.min(turn, outcomes.length - 1)] ?? hang
     attempts.push(`a${at}@${now}`)
     const error = outcome.type === "fail" ? outcome.error : undefined
-    const forced = error?.breaker !== undefined && queue.length === 0 && calls === 0
+    const forced = error?.breaker === "open" && queue.length === 0 && calls === 0
     const length = forced ? 0 : outcome.type === "hang" ? Infinity : outcome.ms
+    const isLast = queue.length === 0 || calls + 1 === budget
+    // Who may be followed has half of what is left.
+    const share = isLast ? Infinity : Math.max(1, Math.round((total - now) / 2))
+    if (length > share && share < total - now) {
+      now += share
+      calls++
+      retries = 0
+      at = queue.shift()
+      continue
+    }
     if (now + length > total) return { served: undefined, attempts, at: total }
     now += length
     if (forced || outcome.type === "ok") return { served: `a${at}`, attempts, at: now }
     if (error === undefined) return { served: undefined, attempts, at: now }
-    const wasCall = error.breaker === undefined && error.refused !== true
+    const wasCall = error.breaker !== "open" && error.refused !== true
     if (wasCall) calls++
     if (wasCall && (error.kind === "caller" || error.kind === "contentPolicy")) {
       return { served: undefined, attempts, at: now }
@@ -698,7 +758,7 @@ const expected = (scripts: ReadonlyArray<Scripted>, budget: number, total: numbe
     if (calls >= budget) return { served: undefined, attempts, at: now }
     const hint = error.retryAfterMs ?? 0
     const pause = Math.max(Math.min(100 * 2 ** retries, 1_000), hint)
-    const retried = wasCall && (error.kind === "transient" || error.kind === "quota") &&
+    const retried = wasCall && error.breaker === undefined && (error.kind === "transient" || error.kind === "quota") &&
       budget - calls > queue.length && hint <= 1_200 && now + pause < total
     if (retried) {
       retries++
@@ -713,7 +773,7 @@ const expected = (scripts: ReadonlyArray<Scripted>, budget: number, total: numbe
 
 const isCall = (attempt: { readonly outcome: Outcome; readonly last: boolean }) =>
   attempt.outcome.type !== "fail" || attempt.last ||
-  (attempt.outcome.error.breaker === undefined && attempt.outcome.error.refused !== true)
+  (attempt.outcome.error.breaker !== "open" && attempt.outcome.error.refused !== true)
 
 /** The attempts that really went out. */
 const callsOf = (scripts: ReadonlyArray<Scripted>, { log }: Run): number => {
@@ -723,7 +783,7 @@ const callsOf = (scripts: ReadonlyArray<Scripted>, { log }: Run): number => {
     turns.set(name, turn + 1)
     const outcomes = scripts[Number(name.slice(1))]?.outcomes ?? []
     const outcome = outcomes[Math.min(turn, outcomes.length - 1)] ?? hang
-    return isCall({ outcome, last: last && outcome.type === "fail" && outcome.error.breaker !== undefined })
+    return isCall({ outcome, last: last && outcome.type === "fail" && outcome.error.breaker === "open" })
   }).length
 }
 

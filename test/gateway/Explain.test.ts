@@ -71,10 +71,7 @@ describe("explain", () => {
       )
       assert.strictEqual(explanation.policy, "fastest")
       assert.deepStrictEqual(explanation.candidates.map(({ model }) => model), ["mute::b"])
-      assert.deepStrictEqual(explanation.skipped.map(({ model, reason }) => `${model} ${reason}`), [
-        "plain::a model_not_approved",
-        "plain::small model_not_approved"
-      ])
+      assert.deepStrictEqual(explanation.skipped, [])
     }).pipe(Effect.provide(among)))
 
   it.effect("fails as the request would", () =>

@@ -21,6 +21,7 @@ describe("the table", () => {
     timeout_connect: "retry",
     timeout_first_token: "next",
     timeout_idle: "next",
+    timeout_answer: "next",
     timeout_total: "final"
   }
 
@@ -34,7 +35,7 @@ describe("the table", () => {
   })
 
   it("decides by the timer that ran out, whoever's it was", () => {
-    for (const phase of ["connect", "first_token", "idle", "total"] as const) {
+    for (const phase of ["connect", "first_token", "idle", "answer", "total"] as const) {
       const error = timedOut("p", phase, 10)
       assert.strictEqual(failureKind(error), `timeout_${phase}`)
       assert.strictEqual(actionFor(error, undefined), lines[`timeout_${phase}`])
@@ -86,6 +87,14 @@ describe("errors that no pause helps", () => {
       assert.strictEqual(actionFor(error, { transient: "final" }), "next")
       assert.strictEqual(actionFor(error, { transient: "retry" }), "next")
     }
+  })
+
+  it("a call that opened its circuit is left for the next candidate, unless a route ends it there", () => {
+    const error = failed("transient", { breaker: "opened" })
+    assert.strictEqual(actionFor(error, undefined), "next")
+    assert.strictEqual(actionFor(error, { transient: "retry" }), "next")
+    assert.strictEqual(actionFor(error, { transient: "final" }), "final")
+    assert.strictEqual(actionFor(failed("caller", { breaker: "opened" }), undefined), "final")
   })
 
   it("a slow stream is left for the next candidate", () => {

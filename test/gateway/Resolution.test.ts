@@ -232,12 +232,32 @@ describe("routes", () => {
       assert.deepStrictEqual(models(plan), ["plain::fits"])
       assert.deepStrictEqual(reasons(plan), [
         "plain::plain: capability_not_supported: tools",
-        "plain::forbidden: model_not_approved",
         "plain::small: context window",
         "plain::old: model_deprecated",
         "mute::a: capability_not_supported: streaming",
         "nowhere::b: model_not_found"
       ])
+    }))
+
+  it.effect("a route does not betray what the caller may not use; what the caller named itself is told", () =>
+    Effect.gen(function*() {
+      const among: World = {
+        approved: (id) => id === "plain::fits",
+        routes: [route("r", ["plain::a", "plain::b", "plain::fits"]), route("s", ["plain::c", "plain::b"])]
+      }
+      const ask = (models: ReadonlyArray<string>) =>
+        planned({ caller: narrow, request: { model: "r", fallback: { models } } }, among)
+      assert.deepStrictEqual(reasons((yield* ask(["s"])).plan), [])
+      assert.deepStrictEqual(reasons((yield* ask(["s", "plain::d"])).plan), ["plain::d: model_not_approved"])
+      assert.deepStrictEqual(reasons((yield* ask(["plain::b"])).plan), ["plain::b: model_not_approved"])
+      const refusal = yield* refused({
+        caller: narrow,
+        request: { model: "s", fallback: { models: ["plain::d"] } }
+      }, among)
+      assert.strictEqual(
+        refusal.message,
+        "no model of the route \"s\" can serve this request: plain::d (model_not_approved)"
+      )
     }))
 
   it.effect("too small by estimate alone: the largest one is tried all the same", () =>
@@ -262,7 +282,7 @@ describe("routes", () => {
       assert.strictEqual(unapproved.code, "model_not_approved")
       assert.strictEqual(
         unapproved.message,
-        "no model of the route \"r\" can serve this request: plain::a (model_not_approved), plain::b (model_not_approved)"
+        "no model of the route \"r\" can serve this request"
       )
       const unable = yield* none({
         routes,
@@ -271,6 +291,7 @@ describe("routes", () => {
       }, { caller: narrow, request: tools })
       assert.strictEqual(unable.code, "capability_not_supported")
       assert.include(unable.message, "plain::b (capability_not_supported: tools)")
+      assert.notInclude(unable.message, "plain::a")
       const unknown = yield* none({ routes: [route("r", ["nowhere::a"])] })
       assert.strictEqual(unknown.code, "model_not_found")
       assert.include(unknown.message, "nowhere::a (model_not_found)")

@@ -169,6 +169,9 @@ describe("effectiveTimeouts", () => {
       effectiveTimeouts(timeouts, { connect: 5_000, firstToken: 1, idle: 0.001, total: 99_999 }),
       { connect: 1_000, firstToken: 1, idle: 1, total: 99_999 }
     )
+    assert.strictEqual(effectiveTimeouts(timeouts, { answer: 500 }).answer, 500)
+    assert.strictEqual(effectiveTimeouts({ ...timeouts, answer: 400 }, { answer: 500 }).answer, 400)
+    assert.strictEqual(effectiveTimeouts({ ...timeouts, answer: 400 }, { answer: 0.5 }).answer, 1)
   })
 })
 

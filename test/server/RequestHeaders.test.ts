@@ -29,9 +29,10 @@ describe("x-gateway-timeout-*", () => {
         "x-gateway-timeout-connect": "1500",
         "x-gateway-timeout-first-token": " 250ms ",
         "x-gateway-timeout-idle": "1.5s",
+        "x-gateway-timeout-answer": "1m",
         "x-gateway-timeout-total": "2m"
       }).timeouts,
-      { connect: 1500, firstToken: 250, idle: 1500, total: 120_000 }
+      { connect: 1500, firstToken: 250, idle: 1500, answer: 60_000, total: 120_000 }
     ))
 
   it.each(["", "0", "0s", "-1", "1h", "1e3", "1,5s", "NaN", "Infinity", "1s, 2s", "10000000000", "1 s x"])(

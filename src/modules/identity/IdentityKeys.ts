@@ -17,6 +17,8 @@ export interface ApiKey {
   readonly tenant: string
   readonly user?: string
   readonly tags?: ReadonlyArray<string>
+  /** Whether the key may administrate the gateway; default false. */
+  readonly admin?: boolean
   /** Unix ms after which the key is no longer good. */
   readonly expiresAt?: number
 }
@@ -26,8 +28,11 @@ const maxSecretLength = 1024
 
 const unauthorized = (message: string) => Effect.fail(fail(new Unauthorized({ message })))
 
-/** Everyone is let in as one caller, whatever secret they show. Only for a gateway that listens on loopback alone. */
-export const layerNone = (caller: Caller = { tenant: "default", tags: [] }): Layer.Layer<Identity> =>
+/**
+ * Everyone is let in as one caller, by default one who may administrate the gateway, whatever secret they show. Only for a
+ * gateway that listens on loopback alone.
+ */
+export const layerNone = (caller: Caller = { tenant: "default", tags: [], admin: true }): Layer.Layer<Identity> =>
   Layer.succeed(Identity, { authenticate: () => Effect.succeed(caller) })
 
 /** Only who shows the secret of one of the keys is let in. */
@@ -40,6 +45,7 @@ export const layerKeys = (keys: ReadonlyArray<ApiKey>): Layer.Layer<Identity> =>
           tenant: key.tenant,
           keyId: key.id,
           tags: key.tags ?? [],
+          ...(key.admin === true ? { admin: true } : {}),
           ...(key.user === undefined ? {} : { user: key.user })
         },
         expiresAt: key.expiresAt ?? Infinity

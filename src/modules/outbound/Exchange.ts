@@ -13,7 +13,8 @@ const completionGrace = 1000
 const aborted = new Error("the gateway closed the connection")
 
 /** Error codes that mean a broken protocol rather than a broken connection. */
-const isProtocolCode = (code: string) => code.startsWith("HPE_") || code.startsWith("UND_ERR_RES")
+const isProtocolCode = (code: string) =>
+  code.startsWith("HPE_") || code.startsWith("UND_ERR_RES") || code === "UND_ERR_HEADERS_OVERFLOW"
 
 const codeOf = (error: unknown): string => {
   if (typeof error !== "object" || error === null) return "ERROR"

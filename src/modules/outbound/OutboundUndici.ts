@@ -286,7 +286,7 @@ const makeUpstream = (
       return outcome === "Failure"
         ? Effect.map(
           permit.settle(outcome, retryAfter(head.headers)),
-          (open) => open ? { ...head, breaker: "open" } : head
+          (open) => open ? { ...head, breaker: "opened" } : head
         )
         : Effect.as(permit.settle(outcome), head)
     }
@@ -297,7 +297,7 @@ const makeUpstream = (
     const failWith = (permit: Circuits.Permit) => (error: ProviderError): Effect.Effect<never, ProviderError> =>
       Effect.flatMap(
         settleError(permit, error),
-        (open) => Effect.fail(open ? new ProviderError({ ...error, message: error.message, breaker: "open" }) : error)
+        (open) => Effect.fail(open ? new ProviderError({ ...error, message: error.message, breaker: "opened" }) : error)
       )
 
     /** What a call has come to, once its breaker knows it. */

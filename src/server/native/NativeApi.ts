@@ -73,15 +73,16 @@ const models = visit(
   })
 )
 
-const served: ServedPaths = {
+const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/chat/completions": "POST",
   "/llm-gateway/v1/models": "GET, HEAD",
   "/llm-gateway/v1/routes": "GET, HEAD",
   "/openapi.json": "GET, HEAD",
   "/docs": "GET, HEAD",
   "/health/live": "GET, HEAD",
-  "/health/ready": "GET, HEAD"
-}
+  "/health/ready": "GET, HEAD",
+  ...(metrics ? { "/metrics": "GET, HEAD" } : {})
+})
 
 /**
  * Mounts the native API. Its handlers take the raw request, so that bodies are read, refused and answered exactly as in
@@ -101,5 +102,5 @@ export const layer = (options: RouteOptions) =>
       ])
     ),
     HttpApiScalar.layer(GatewayApi, { path: "/docs" }),
-    otherwise(door, "/*", served)
+    otherwise(door, "/*", served(options.metrics !== false))
   )

@@ -1,20 +1,44 @@
-/** What an orchestrator asks: whether the process lives, and whether it will serve. */
-import { Effect, Layer } from "effect"
-import { HttpRouter, HttpServerResponse } from "effect/http"
+/**
+ * What an orchestrator asks: whether the process lives, and whether it will serve. To anybody both tell that and no more.
+ * Who may administrate the gateway is also told of its providers and their breakers.
+ */
+import { Effect, Layer, Option } from "effect"
+import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
+import { Breakers } from "../../sdk/Breakers.ts"
+import { Identity } from "../../sdk/Identity.ts"
 import { ProviderRegistry } from "../../sdk/Provider.ts"
+import { secretOf } from "../Door.ts"
 
 const live = Effect.succeed(HttpServerResponse.jsonUnsafe({ status: "ok" }))
 
-const ready = Effect.gen(function*() {
-  const providers = yield* ProviderRegistry
-  const count = providers.all().length
-  return HttpServerResponse.jsonUnsafe(
-    { status: count > 0 ? "ok" : "no providers" },
-    { status: count > 0 ? 200 : 503 }
+/** Whether the request's key may administrate. A key that is not known is no reason not to answer at all. */
+const isAdmin = Effect.gen(function*() {
+  const request = yield* HttpServerRequest.HttpServerRequest
+  const identity = yield* Identity
+  return yield* identity.authenticate(secretOf(request)).pipe(
+    Effect.map((caller) => caller.admin === true),
+    Effect.orElseSucceed(() => false)
   )
 })
 
-/** Mounts `/health/live` and `/health/ready`. They tell nothing about providers or callers, and so ask for no key. */
+const details = Effect.fnUntraced(function*(providers: ReadonlyArray<string>) {
+  const breakers = yield* Effect.serviceOption(Breakers)
+  return { providers, breakers: Option.isNone(breakers) ? [] : yield* breakers.value.states }
+})
+
+const ready = Effect.gen(function*() {
+  const registry = yield* ProviderRegistry
+  const providers = registry.all().map(({ slug }) => slug)
+  return HttpServerResponse.jsonUnsafe(
+    {
+      status: providers.length > 0 ? "ok" : "no providers",
+      ...((yield* isAdmin) ? yield* details(providers) : {})
+    },
+    { status: providers.length > 0 ? 200 : 503 }
+  )
+})
+
+/** Mounts `/health/live` and `/health/ready`, which ask for no key. */
 export const layer = Layer.mergeAll(
   HttpRouter.add("GET", "/health/live", live),
   HttpRouter.add("GET", "/health/ready", ready)

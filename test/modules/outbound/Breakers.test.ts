@@ -196,11 +196,11 @@ describe.each(ways)("%s answers", (_, send) => {
         const reset = [undefined, "ECONNRESET"]
         assert.deepStrictEqual(told, [
           ...Array.from({ length: 4 }, () => reset).flat(),
-          "open",
+          "opened",
           "ECONNRESET",
           "open",
           "circuit_open",
-          "open",
+          "opened",
           "ECONNRESET"
         ])
         assert.lengthOf(far.requests, 6)
@@ -295,8 +295,8 @@ describe("breakers", () => {
           const answer = i % 2 === 0 ? yield* kit.request(call) : yield* Effect.scoped(kit.stream(call))
           told.push(answer.breaker)
         }
-        assert.deepStrictEqual(told, [undefined, undefined, undefined, undefined, "open"])
-        assert.strictEqual((yield* Effect.scoped(kit.stream({ ...call, force: true }))).breaker, "open")
+        assert.deepStrictEqual(told, [undefined, undefined, undefined, undefined, "opened"])
+        assert.strictEqual((yield* Effect.scoped(kit.stream({ ...call, force: true }))).breaker, "opened")
       }), { breaker: { open: 10_000 } }))
 
   it("what the pipeline reports counts", () =>
