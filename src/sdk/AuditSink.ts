@@ -37,26 +37,49 @@ export interface AuditSink {
   readonly write: (events: Arr.NonEmptyReadonlyArray<AuditEvent>) => Effect.Effect<void, SinkError>
 }
 
+/** Someone who serves the sinks as they come and go. */
+export interface AuditSinkFollower {
+  /** Called for the sinks that are there already, and for each that comes. */
+  readonly added: (sink: AuditSink) => Effect.Effect<void>
+  /** Called before a sink that goes gives up what it is made of: what is meant for it can still be written. */
+  readonly removed: (sink: AuditSink) => Effect.Effect<void>
+}
+
 /** The registered audit sinks. */
 export class AuditSinkRegistry extends Context.Service<AuditSinkRegistry, {
   /** Adds a sink for as long as the scope lives. */
   readonly register: (sink: AuditSink) => Effect.Effect<void, never, Scope.Scope>
   readonly all: () => ReadonlyArray<AuditSink>
+  /** Tells the follower of the sinks for as long as the scope lives. */
+  readonly follow: (follower: AuditSinkFollower) => Effect.Effect<void, never, Scope.Scope>
 }>()("llm-gateway/sdk/AuditSinkRegistry") {
   static readonly layer: Layer.Layer<AuditSinkRegistry> = Layer.sync(AuditSinkRegistry, () => {
     let sinks: ReadonlyArray<AuditSink> = []
+    const followers = new Set<AuditSinkFollower>()
+    const tell = (call: (follower: AuditSinkFollower) => Effect.Effect<void>) =>
+      Effect.suspend(() => Effect.forEach(Array.from(followers), call, { discard: true }))
     return AuditSinkRegistry.of({
       register: (sink) =>
         Effect.acquireRelease(
-          Effect.sync(() => {
+          Effect.suspend(() => {
             sinks = [...sinks, sink]
+            return tell((follower) => follower.added(sink))
           }),
           () =>
-            Effect.sync(() => {
+            Effect.suspend(() => {
               sinks = sinks.filter((other) => other !== sink)
+              return tell((follower) => follower.removed(sink))
             })
         ),
-      all: () => sinks
+      all: () => sinks,
+      follow: (follower) =>
+        Effect.acquireRelease(
+          Effect.suspend(() => {
+            followers.add(follower)
+            return Effect.forEach(sinks, follower.added, { discard: true })
+          }),
+          () => Effect.sync(() => followers.delete(follower))
+        )
     })
   })
 }
