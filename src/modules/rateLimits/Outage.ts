@@ -1,0 +1,100 @@
+/**
+ * Whether the store answers. While it does not, it is asked once in a second, and everybody else is spared the wait. Says so
+ * at once, again every 30 seconds, and when it is over.
+ */
+import { Effect } from "effect"
+
+/** How long the store is left alone after a failure, ms. */
+const pauseMs = 1000
+/** How often an outage is told of, ms. */
+const reminderMs = 30_000
+
+/** What is told of an outage. */
+export interface Words {
+  /** What becomes of requests: `requests pass without being counted`. */
+  readonly consequence: string
+}
+
+/** Keeps the state of one store. Times are Unix ms. */
+export class Outage {
+  readonly #words: Words
+  /** When the first failure was; absent while the store answers. */
+  #since: number | undefined
+  #endedAt = -Infinity
+  #askedAt = 0
+  #toldAt = 0
+  /** Requests that went without an answer. */
+  #requests = 0
+  /** Corrections that were lost. */
+  #corrections = 0
+
+  constructor(words: Words) {
+    this.#words = words
+  }
+
+  /** Whether the store is thought not to answer. */
+  get isOn(): boolean {
+    return this.#since !== undefined
+  }
+
+  /** Whether the store may be asked now. During an outage that is true for one in a second. */
+  mayAsk(now: number): boolean {
+    if (this.#since === undefined) return true
+    // Also where the clock has jumped back.
+    if (Math.abs(now - this.#askedAt) < pauseMs) return false
+    this.#askedAt = now
+    return true
+  }
+
+  /** The store has answered in time. */
+  answered(now: number): Effect.Effect<void> {
+    if (this.#since === undefined) return Effect.void
+    const lasted = Math.max(0, now - this.#since)
+    const told = Effect.logInfo("rate limits: Redis answers again, and requests are counted").pipe(
+      Effect.annotateLogs({ outage_ms: lasted, requests: this.#requests, lost_corrections: this.#corrections })
+    )
+    this.#since = undefined
+    this.#endedAt = now
+    this.#requests = 0
+    this.#corrections = 0
+    return told
+  }
+
+  /** A command that was sent at `sentAt` has failed. */
+  failed(now: number, sentAt: number, problem: string): Effect.Effect<void> {
+    // What failed in an outage that is over by now says nothing of the present.
+    if (sentAt < this.#endedAt && sentAt <= now) return Effect.void
+    this.#askedAt = now
+    if (this.#since !== undefined) return this.#remind(now, problem)
+    this.#since = now
+    this.#toldAt = now
+    return Effect.logError(`rate limits: Redis does not answer, ${this.#words.consequence}`).pipe(
+      Effect.annotateLogs({ problem })
+    )
+  }
+
+  /** A request goes without an answer. */
+  requestMissed(now: number): Effect.Effect<void> {
+    this.#requests++
+    return this.#remind(now, "it is tried again every second")
+  }
+
+  /** A correction goes without an answer. */
+  correctionMissed(now: number): Effect.Effect<void> {
+    this.#corrections++
+    return this.#remind(now, "it is tried again every second")
+  }
+
+  #remind(now: number, problem: string): Effect.Effect<void> {
+    if (this.#since === undefined || Math.abs(now - this.#toldAt) < reminderMs) return Effect.void
+    this.#toldAt = now
+    return Effect.logError(`rate limits: Redis still does not answer, ${this.#words.consequence}`).pipe(
+      Effect.annotateLogs({
+        problem,
+        outage_ms: Math.max(0, now - this.#since),
+        requests: this.#requests,
+        lost_corrections: this.#corrections
+      })
+    )
+  }
+}
