@@ -223,7 +223,9 @@ const combinations = <A>(lists: ReadonlyArray<ReadonlyArray<A>>): ReadonlyArray<
 
 /** Rows by the text of their group, for comparing where the order does not matter. */
 export const byGroup = (rows: ReadonlyArray<UsageRow>): Readonly<Record<string, UsageRow>> =>
-  Object.fromEntries(rows.map((row) => [JSON.stringify(Object.entries(row.group).sort()), row]))
+  Object.fromEntries(
+    rows.map((row) => [JSON.stringify(Object.entries(row.group).sort(([a], [b]) => a < b ? -1 : 1)), row])
+  )
 
 /** What `UsageLog.aggregate` has to give, in no particular order. */
 export const summed = (records: ReadonlyArray<UsageRecord>, query: UsageQuery): ReadonlyArray<UsageRow> => {
