@@ -11,6 +11,7 @@ import { ChatAnswer, ChatRequest, RoutedRequest } from "./Chat.ts"
 import { Issue } from "./GatewayError.ts"
 import { ModelInfo } from "./Model.ts"
 import { RoutePolicy } from "./Routes.ts"
+import { UsageGroup } from "./UsageLog.ts"
 
 /** A failure as RFC 9457 problem details; `code` is stable, `field` and `issues` are in the request's own spelling. */
 export const Problem = Schema.Struct({
@@ -219,11 +220,157 @@ const explain = HttpApiEndpoint.post("explain", "/routes/:name/explain", {
   override: { security }
 }))
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Usage and budgets
+// ---------------------------------------------------------------------------------------------------------------------
+
+const Count = Schema.Int.check(Schema.isGreaterThanOrEqualTo(0))
+
+/** What one group of records adds up to. Tokens are in the disjoint buckets of `Usage`. */
+export const UsageReportRow = Schema.Struct({
+  /** The group's value under each of `group_by`; `null` where the records have none. */
+  group: Schema.Record(Schema.String, Schema.NullOr(Schema.String)),
+  requests: Count,
+  inputTokens: Count,
+  outputTokens: Count,
+  cacheReadTokens: Count,
+  cacheWriteTokens: Count,
+  inputAudioTokens: Count,
+  inputImageTokens: Count,
+  outputAudioTokens: Count,
+  outputImageTokens: Count,
+  /** A part of the output tokens. */
+  reasoningTokens: Count,
+  costUsd: Schema.Finite,
+  /** The same to the last digit. */
+  costNanoUsd: Count,
+  /** Records that consumed tokens whose price is not known, so that the cost lacks them. */
+  unpriced: Count,
+  /** Records whose figures are the gateway's own estimate. */
+  estimated: Count
+}).pipe(Schema.encodeKeys({
+  inputTokens: "input_tokens",
+  outputTokens: "output_tokens",
+  cacheReadTokens: "cache_read_tokens",
+  cacheWriteTokens: "cache_write_tokens",
+  inputAudioTokens: "input_audio_tokens",
+  inputImageTokens: "input_image_tokens",
+  outputAudioTokens: "output_audio_tokens",
+  outputImageTokens: "output_image_tokens",
+  reasoningTokens: "reasoning_tokens",
+  costUsd: "cost_usd",
+  costNanoUsd: "cost_nano_usd"
+}))
+export interface UsageReportRow extends Schema.Schema.Type<typeof UsageReportRow> {}
+
+/** What usage records add up to. */
+export const UsageReport = Schema.Struct({
+  /** ISO 8601, inclusive. */
+  from: Schema.String,
+  /** ISO 8601, exclusive. */
+  to: Schema.String,
+  groupBy: Schema.Array(UsageGroup),
+  /** By time first, then by cost, the highest first. */
+  rows: Schema.Array(UsageReportRow),
+  /** Whether there are more rows than the limit let through. */
+  truncated: Schema.Boolean
+}).pipe(Schema.encodeKeys({ groupBy: "group_by" }))
+export interface UsageReport extends Schema.Schema.Type<typeof UsageReport> {}
+
+const parameter = (name: string, description: string, schema: object = { type: "string" }) => ({
+  name,
+  in: "query",
+  required: false,
+  description,
+  schema
+})
+
+/**
+ * The parameters of the question for usage. They are described here and read by the handler itself: a query that does not
+ * fit its schema is answered by the router, without a word about what is wrong.
+ */
+const usageParameters = [
+  parameter("from", "ISO 8601 (UTC where it names no offset) or Unix ms, inclusive; default: 30 days before `to`"),
+  parameter("to", "ISO 8601 or Unix ms, exclusive; default: now"),
+  {
+    ...parameter("group_by", "What to group by, with commas in between; default: one row for everything", {
+      type: "array",
+      items: { type: "string", enum: UsageGroup.literals }
+    }),
+    style: "form",
+    explode: false
+  },
+  parameter("tenant", "This tenant and those below it; default: all that the caller may see"),
+  parameter("user", "Records of this user"),
+  parameter("key", "Records of the key with this id"),
+  parameter("tag", "Records that have this tag"),
+  parameter("model", "Records of this model, by its canonical id"),
+  parameter("limit", "Rows at most", { type: "integer", minimum: 1, maximum: 10_000, default: 1000 })
+]
+
+const usage = HttpApiEndpoint.get("usage", "/usage", {
+  success: [
+    UsageReport.annotate({ identifier: "UsageReport" }),
+    Schema.String.pipe(HttpApiSchema.asText({ contentType: "text/csv" }))
+  ],
+  error: [
+    invalid,
+    unauthorized,
+    problem(403, "forbidden: the caller may not see this tenant's or user's usage"),
+    problem(404, "not_found: the gateway keeps no usage records"),
+    problem(503, "store_unavailable")
+  ]
+}).annotateMerge(OpenApi.annotations({
+  summary: "Usage",
+  description:
+    "Adds up usage records. Callers see their own tenant and those below it, one whose key belongs to a user that user's " +
+    "records, administrators everything. With `accept: text/csv` the answer is a CSV file: one column for each of " +
+    "`group_by`, then the counts under the names that they have in JSON.",
+  override: { security, parameters: usageParameters }
+}))
+
+/** A budget that holds for the caller, and how it stands. */
+export const BudgetInfo = Schema.Struct({
+  /** Such as `month budget of tenant acme`. */
+  name: Schema.String,
+  /** Names the account in the gateway's own records: whose it is, what it is per, its window with the start. */
+  key: Schema.optionalKey(Schema.String),
+  limitUsd: Schema.Finite,
+  spentUsd: Schema.Finite,
+  /** Set aside for requests that run now. */
+  reservedUsd: Schema.Finite,
+  /** What a request that came now could spend; never below 0. */
+  remainingUsd: Schema.Finite,
+  /** When it starts anew, ISO 8601; absent for one that never does. */
+  resetsAt: Schema.optionalKey(Schema.String)
+}).pipe(Schema.encodeKeys({
+  limitUsd: "limit_usd",
+  spentUsd: "spent_usd",
+  reservedUsd: "reserved_usd",
+  remainingUsd: "remaining_usd",
+  resetsAt: "resets_at"
+}))
+export interface BudgetInfo extends Schema.Schema.Type<typeof BudgetInfo> {}
+
+/** The budgets that hold for the caller. */
+export const BudgetList = Schema.Struct({ budgets: Schema.Array(BudgetInfo) })
+
+const budgets = HttpApiEndpoint.get("budgets", "/budgets", {
+  success: BudgetList.annotate({ identifier: "BudgetList" }),
+  error: [unauthorized, problem(503, "store_unavailable")]
+}).annotateMerge(OpenApi.annotations({
+  summary: "Budgets",
+  description:
+    "The budgets that hold for the caller: limit, spent, reserved for running requests, and when each resets.",
+  override: { security }
+}))
+
 /** The native API. */
 export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("chat").add(chat).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
-  HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1")
+  HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("usage").add(usage, budgets).prefix("/llm-gateway/v1")
 ).annotateMerge(OpenApi.annotations({
   title: "LLM Gateway",
   version: "1",

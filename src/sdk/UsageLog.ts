@@ -30,25 +30,37 @@ export interface UsageQuery {
   readonly user?: string
   readonly keyId?: string
   readonly tag?: string
+  /** Canonical id of the model that served, or was last tried. */
   readonly model?: string
   readonly groupBy: ReadonlyArray<UsageGroup>
   /** Rows at most. */
   readonly limit: number
 }
 
-/** The sum of a group. */
+/**
+ * The sum of a group. Tokens are in the disjoint buckets of `Usage`. A sum beyond `Number.MAX_SAFE_INTEGER` stays there.
+ */
 export interface UsageRow {
-  /** The group's value under each of the query's `groupBy`; `null` where records have none. Times are ISO 8601 in UTC. */
+  /**
+   * The group's value under each of the query's `groupBy`; `null` where records have none. Times are ISO 8601 in UTC:
+   * `2026-05-01T13:00:00Z`, `2026-05-01`, `2026-05`.
+   */
   readonly group: Readonly<Partial<Record<UsageGroup, string | null>>>
   /** Requests; records of single attempts add tokens and cost, but no request. */
   readonly requests: number
   readonly inputTokens: number
   readonly outputTokens: number
   readonly cacheReadTokens: number
+  /** Of both lifetimes. */
   readonly cacheWriteTokens: number
+  readonly inputAudioTokens: number
+  readonly inputImageTokens: number
+  readonly outputAudioTokens: number
+  readonly outputImageTokens: number
+  /** A part of `outputTokens`. */
   readonly reasoningTokens: number
   readonly costNanoUsd: number
-  /** Records without a known price. */
+  /** Records that consumed tokens whose price is not known, so that the cost lacks them. */
   readonly unpriced: number
   /** Records whose figures are estimates. */
   readonly estimated: number
@@ -56,7 +68,10 @@ export interface UsageRow {
 
 /** The records as they are kept. */
 export class UsageLog extends Context.Service<UsageLog, {
-  /** Fails with `store_unavailable`. */
+  /**
+   * What happened first comes first, and within that what cost most. Without any `groupBy` there is one row, of all that
+   * was found. Fails with `store_unavailable`.
+   */
   readonly aggregate: (query: UsageQuery) => Effect.Effect<ReadonlyArray<UsageRow>, GatewayError>
   /**
    * What the requests cost whose budgets were reserved under these ids (a record's `id`), in nano-USD, records of their

@@ -12,8 +12,10 @@ import type { ModelInfo } from "../../sdk/Model.ts"
 import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
+import * as BudgetsApi from "./BudgetsApi.ts"
 import { problemOf } from "./Problem.ts"
 import * as RoutesApi from "./RoutesApi.ts"
+import * as UsageApi from "./UsageApi.ts"
 
 /** How the native API tells its callers what went wrong. */
 export const door: Door = {
@@ -73,10 +75,15 @@ const models = visit(
   })
 )
 
+/** The budgets of the current caller. */
+const balances = Effect.flatMap(Gateway, (gateway) => gateway.budgets)
+
 const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/chat/completions": "POST",
   "/llm-gateway/v1/models": "GET, HEAD",
   "/llm-gateway/v1/routes": "GET, HEAD",
+  "/llm-gateway/v1/usage": "GET, HEAD",
+  "/llm-gateway/v1/budgets": "GET, HEAD",
   "/openapi.json": "GET, HEAD",
   "/docs": "GET, HEAD",
   "/health/live": "GET, HEAD",
@@ -98,6 +105,11 @@ export const layer = (options: RouteOptions) =>
           const list = RoutesApi.list(door)
           const explain = RoutesApi.explain(door, options.maxBodyBytes)
           return handlers.handleRaw("routes", () => list).handleRaw("explain", () => explain)
+        }),
+        HttpApiBuilder.group(GatewayApi, "usage", (handlers) => {
+          const usage = UsageApi.read(door)
+          const budgets = BudgetsApi.list(door, balances)
+          return handlers.handleRaw("usage", () => usage).handleRaw("budgets", () => budgets)
         })
       ])
     ),

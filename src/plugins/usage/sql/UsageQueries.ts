@@ -1,0 +1,228 @@
+/** What is asked of the kept records: sums by group, and what single requests cost. */
+import { Effect, Schema, SchemaGetter } from "effect"
+import type { SqlClient, SqlError, Statement } from "effect/sql"
+import type { UsageGroup, UsageQuery, UsageRow } from "../../../sdk/UsageLog.ts"
+import { storedText } from "./UsageTable.ts"
+
+/** Rows that a query gives at most, whatever it asks for. */
+export const maxRows = 50_000
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Rows
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** PostgreSQL gives a BIGINT as `bigint`, SQLite as `number`. Every sum is a safe integer: the query saturates it. */
+const Sum = Schema.Union([Schema.Int, Schema.BigInt]).pipe(
+  Schema.decodeTo(Schema.Int, {
+    decode: SchemaGetter.transform(Number),
+    encode: SchemaGetter.passthroughSupertype()
+  })
+)
+
+const Group = Schema.optionalKey(Schema.NullOr(Schema.String))
+
+const SumRow = Schema.Struct({
+  group_tenant: Group,
+  group_user: Group,
+  group_key: Group,
+  group_tag: Group,
+  group_model: Group,
+  group_provider: Group,
+  group_operation: Group,
+  group_outcome: Group,
+  group_conversation: Group,
+  group_hour: Group,
+  group_day: Group,
+  group_month: Group,
+  requests: Sum,
+  input_tokens: Sum,
+  output_tokens: Sum,
+  cache_read_tokens: Sum,
+  cache_write_tokens: Sum,
+  input_audio_tokens: Sum,
+  input_image_tokens: Sum,
+  output_audio_tokens: Sum,
+  output_image_tokens: Sum,
+  reasoning_tokens: Sum,
+  cost_nano_usd: Sum,
+  unpriced: Sum,
+  estimated: Sum
+})
+type SumRow = typeof SumRow.Type
+
+const decodeSums = Schema.decodeUnknownEffect(Schema.Array(SumRow))
+
+const usageRow = (groupBy: ReadonlyArray<UsageGroup>) => (row: SumRow): UsageRow => ({
+  group: Object.fromEntries(groupBy.map((group) => [group, row[`group_${group}`] ?? null])),
+  requests: row.requests,
+  inputTokens: row.input_tokens,
+  outputTokens: row.output_tokens,
+  cacheReadTokens: row.cache_read_tokens,
+  cacheWriteTokens: row.cache_write_tokens,
+  inputAudioTokens: row.input_audio_tokens,
+  inputImageTokens: row.input_image_tokens,
+  outputAudioTokens: row.output_audio_tokens,
+  outputImageTokens: row.output_image_tokens,
+  reasoningTokens: row.reasoning_tokens,
+  costNanoUsd: row.cost_nano_usd,
+  unpriced: row.unpriced,
+  estimated: row.estimated
+})
+
+const CostRow = Schema.Struct({ id: Schema.String, cost: Sum })
+const decodeCosts = Schema.decodeUnknownEffect(Schema.Array(CostRow))
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Queries
+// ---------------------------------------------------------------------------------------------------------------------
+
+const isTime = (group: UsageGroup): boolean => group === "hour" || group === "day" || group === "month"
+
+/** Asks one database. What its answers hold that nobody asked for is a defect. */
+export interface UsageQueries {
+  /** See `UsageLog.aggregate`. */
+  readonly aggregate: (query: UsageQuery) => Effect.Effect<ReadonlyArray<UsageRow>, SqlError.SqlError>
+  /** See `UsageLog.costs`. */
+  readonly costs: (ids: ReadonlyArray<string>) => Effect.Effect<ReadonlyMap<string, number>, SqlError.SqlError>
+  /** Deletes some of the records that started before `before`, Unix ms, and tells how many; 0 where none is left. */
+  readonly sweep: (before: number) => Effect.Effect<number, SqlError.SqlError>
+}
+
+/** Records that one statement of a sweep deletes: the database is free for others in between. */
+const sweepSize = 500
+
+/** Makes the queries in the database's own SQL. Everything that callers say is a parameter. */
+export const make = (sql: SqlClient.SqlClient): UsageQueries => {
+  const isPg = sql.onDialectOrElse({ pg: () => true, orElse: () => false })
+
+  /**
+   * A sum of non-negative integers that stops at 2^53 - 1. PostgreSQL adds BIGINT up as NUMERIC, without bounds. SQLite
+   * fails beyond 2^63, so there the upper and the lower bits are added up by themselves; too large a product of the two
+   * becomes a floating one there, which the minimum drops.
+   */
+  const total = (expression: Statement.Fragment): Statement.Fragment =>
+    isPg
+      ? sql`CAST(LEAST(9007199254740991, COALESCE(SUM(${expression}), 0)) AS BIGINT)`
+      : sql`COALESCE(MIN(9007199254740991,
+          SUM((${expression}) >> 20) * 1048576 + SUM((${expression}) & 1048575)), 0)`
+
+  /** Times as text, in UTC. The formats are part of the statement, since a grouped expression must hold no parameter. */
+  const time = (sqlite: string, pg: string): Statement.Fragment =>
+    isPg
+      ? sql`to_char(to_timestamp(r.started_at / 1000) AT TIME ZONE 'UTC', ${sql.literal(pg)})`
+      : sql`strftime(${sql.literal(sqlite)}, r.started_at / 1000, 'unixepoch')`
+
+  const groups: Readonly<Record<UsageGroup, Statement.Fragment>> = {
+    tenant: sql`r.tenant`,
+    user: sql`r.user_id`,
+    key: sql`r.key_id`,
+    tag: sql`tag.value`,
+    model: sql`r.model_used`,
+    provider: sql`r.provider`,
+    operation: sql`r.operation`,
+    outcome: sql`r.outcome`,
+    conversation: sql`r.conversation_id`,
+    hour: time("'%Y-%m-%dT%H:00:00Z'", "'YYYY-MM-DD\"T\"HH24:00:00\"Z\"'"),
+    day: time("'%Y-%m-%d'", "'YYYY-MM-DD'"),
+    month: time("'%Y-%m'", "'YYYY-MM'")
+  }
+
+  const sums: ReadonlyArray<Statement.Fragment> = [
+    sql`${total(sql`CASE WHEN r.kind = 'request' THEN 1 ELSE 0 END`)} AS requests`,
+    sql`${total(sql`r.input_tokens`)} AS input_tokens`,
+    sql`${total(sql`r.output_tokens`)} AS output_tokens`,
+    sql`${total(sql`r.cache_read_tokens`)} AS cache_read_tokens`,
+    sql`${total(sql`r.cache_write_5m_tokens + r.cache_write_1h_tokens`)} AS cache_write_tokens`,
+    sql`${total(sql`r.input_audio_tokens`)} AS input_audio_tokens`,
+    sql`${total(sql`r.input_image_tokens`)} AS input_image_tokens`,
+    sql`${total(sql`r.output_audio_tokens`)} AS output_audio_tokens`,
+    sql`${total(sql`r.output_image_tokens`)} AS output_image_tokens`,
+    sql`${total(sql`r.reasoning_tokens`)} AS reasoning_tokens`,
+    sql`${total(sql`r.cost_nano_usd`)} AS cost_nano_usd`,
+    sql`${
+      total(sql`CASE WHEN r.cost_nano_usd IS NULL AND r.input_tokens + r.output_tokens + r.cache_read_tokens
+        + r.cache_write_5m_tokens + r.cache_write_1h_tokens + r.input_audio_tokens + r.input_image_tokens
+        + r.output_audio_tokens + r.output_image_tokens > 0 THEN 1 ELSE 0 END`)
+    } AS unpriced`,
+    sql`${total(sql`r.estimated`)} AS estimated`
+  ]
+
+  const eachTag = isPg
+    ? sql`LEFT JOIN LATERAL jsonb_array_elements_text(r.tags) AS tag (value) ON TRUE`
+    : sql`LEFT JOIN json_each(r.tags) AS tag ON TRUE`
+
+  const hasTag = (tag: string): Statement.Fragment =>
+    isPg
+      ? sql`r.tags @> jsonb_build_array(${tag}::text)`
+      : sql`EXISTS (SELECT 1 FROM json_each(r.tags) AS wanted WHERE wanted.value = ${tag})`
+
+  /** Texts as a list in one parameter: a tenant may have more children than a statement may have parameters. */
+  const listed = (texts: ReadonlyArray<string>): Statement.Fragment => {
+    const list = JSON.stringify(texts.map(storedText))
+    return isPg
+      ? sql`= ANY (ARRAY(SELECT jsonb_array_elements_text(${list}::jsonb)))`
+      : sql`IN (SELECT value FROM json_each(${list}))`
+  }
+
+  const wanted = (query: UsageQuery): Statement.Fragment => {
+    const conditions: Array<Statement.Fragment> = [
+      sql`r.started_at >= ${Math.ceil(query.from)}`,
+      sql`r.started_at < ${Math.ceil(query.to)}`
+    ]
+    if (query.tenants !== undefined) conditions.push(sql`r.tenant ${listed(query.tenants)}`)
+    if (query.user !== undefined) conditions.push(sql`r.user_id = ${storedText(query.user)}`)
+    if (query.keyId !== undefined) conditions.push(sql`r.key_id = ${storedText(query.keyId)}`)
+    if (query.model !== undefined) conditions.push(sql`r.model_used = ${storedText(query.model)}`)
+    if (query.tag !== undefined) conditions.push(hasTag(storedText(query.tag)))
+    return sql.and(conditions)
+  }
+
+  /** What happened first comes first; within that, what cost most. */
+  const order = (groupBy: ReadonlyArray<UsageGroup>): Statement.Fragment =>
+    sql.csv("ORDER BY", [
+      ...groupBy.filter(isTime).map((group) => sql`${sql(`group_${group}`)} NULLS LAST`),
+      sql`cost_nano_usd DESC`,
+      ...groupBy.filter((group) => !isTime(group)).map((group) => sql`${sql(`group_${group}`)} NULLS LAST`)
+    ])
+
+  const aggregate = Effect.fn("UsageSql.aggregate")(function*(query: UsageQuery) {
+    const groupBy = Array.from(new Set(query.groupBy))
+    const limit = Math.min(maxRows, Math.max(1, Math.floor(query.limit)))
+    const rows = yield* sql`
+      SELECT ${sql.csv([...groupBy.map((group) => sql`${groups[group]} AS ${sql(`group_${group}`)}`), ...sums])}
+      FROM usage_records AS r ${groupBy.includes("tag") ? eachTag : sql.literal("")}
+      WHERE ${wanted(query)}
+      ${groupBy.length === 0 ? sql.literal("") : sql.csv("GROUP BY", groupBy.map((group) => groups[group]))}
+      ${order(groupBy)}
+      LIMIT ${limit}`
+    return (yield* Effect.orDie(decodeSums(rows))).map(usageRow(groupBy))
+  })
+
+  const asked = isPg
+    ? (list: string) => sql`SELECT jsonb_array_elements_text(${list}::jsonb) COLLATE "C"`
+    : (list: string) => sql`SELECT value FROM json_each(${list})`
+  const costs = Effect.fn("UsageSql.costs")(function*(ids: ReadonlyArray<string>) {
+    // A reservation's id comes back as it was asked for, however it is kept.
+    const stored = new Map(ids.map((id) => [storedText(id), id]))
+    if (stored.size === 0) return new Map<string, number>()
+    const rows = yield* sql`
+      WITH asked (id) AS (${asked(JSON.stringify(Array.from(stored.keys())))}),
+      found (id, cost_nano_usd) AS (
+        SELECT asked.id, r.cost_nano_usd FROM asked JOIN usage_records AS r ON r.id = asked.id
+        UNION ALL
+        SELECT asked.id, r.cost_nano_usd FROM asked JOIN usage_records AS r ON r.request_record = asked.id
+      )
+      SELECT id, ${total(sql`cost_nano_usd`)} AS cost FROM found GROUP BY id`
+    const costs = yield* Effect.orDie(decodeCosts(rows))
+    return new Map(costs.map(({ cost, id }) => [stored.get(id) ?? id, cost]))
+  })
+
+  const sweep = Effect.fn("UsageSql.sweep")(function*(before: number) {
+    const deleted = yield* sql`DELETE FROM usage_records WHERE id IN (
+        SELECT id FROM usage_records WHERE started_at < ${Math.floor(before)} ORDER BY started_at LIMIT ${sweepSize}
+      ) RETURNING id`
+    return deleted.length
+  })
+
+  return { aggregate, costs, sweep }
+}
