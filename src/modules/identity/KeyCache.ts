@@ -13,6 +13,7 @@
 import { Deferred, Effect, Exit, Latch, type Scope } from "effect"
 import { fail, type GatewayError, Overloaded, StoreUnavailable } from "../../sdk/GatewayError.ts"
 import { type Admission, type Answer, unknownKey } from "./Admission.ts"
+import { put } from "./BoundedMap.ts"
 import type { SteadyTime } from "./SteadyTime.ts"
 
 /** How long things are kept, and how many. */
@@ -80,12 +81,6 @@ const overloaded = fail(
 const noAnswer: Answer = Effect.fail(unavailable)
 const tooMany: Answer = Effect.fail(overloaded)
 
-/** Makes room for one more: what was put in first goes. */
-const makeRoom = <V>(map: Map<string, V>, capacity: number): void => {
-  const oldest = map.size >= capacity ? map.keys().next().value : undefined
-  if (oldest !== undefined) map.delete(oldest)
-}
-
 /** Makes the cache in front of a store; its fiber lives as long as the scope. */
 export const make = Effect.fnUntraced(function*(
   load: Load,
@@ -138,14 +133,12 @@ export const make = Effect.fnUntraced(function*(
   }
 
   const remember = (digest: string, found: StoredAdmission | undefined, askedAt: number): void => {
-    known.delete(digest)
-    unknown.delete(digest)
     if (found === undefined) {
-      makeRoom(unknown, maxUnknown)
-      unknown.set(digest, askedAt + unknownMs)
+      known.delete(digest)
+      put(unknown, digest, askedAt + unknownMs, maxUnknown)
     } else {
-      makeRoom(known, maxKnown)
-      known.set(digest, { ...found, askedAt })
+      unknown.delete(digest)
+      put(known, digest, { ...found, askedAt }, maxKnown)
     }
   }
 
