@@ -253,7 +253,9 @@ export class ProviderTimeout extends Schema.TaggedError<ProviderTimeout>()("Prov
 /** One of the gateway's own stores does not answer. */
 export class StoreUnavailable extends Schema.TaggedError<StoreUnavailable>()("StoreUnavailable", {
   ...message,
-  store: Schema.String
+  store: Schema.String,
+  /** When it is worth asking again, where that is known. */
+  retryAfterMs: Schema.optionalKey(Schema.Finite)
 }) {
   readonly code = "store_unavailable"
   readonly status = 503

@@ -72,16 +72,27 @@ export interface IssuedKey {
 
 /** The keys that are kept in the database, and those of the configuration, for those who administrate them. */
 export class Keys extends Context.Service<Keys, {
-  /** Fails with `validation_error` for an id that is taken or a tenant that does not exist, and with `store_unavailable`. */
+  /**
+   * Fails with `validation_error` for an id that is taken, a tenant that does not exist, and anything that a key cannot be
+   * made of; with `store_unavailable`.
+   */
   readonly create: (key: NewKey) => Effect.Effect<IssuedKey, GatewayError>
-  /** By their ids, those after `after` only, of one tenant only where one is given. Fails with `store_unavailable`. */
+  /** One key. Fails with `not_found` and `store_unavailable`. */
+  readonly get: (id: string) => Effect.Effect<KeyInfo, GatewayError>
+  /** By their ids, those after `after` only, of some tenants only where they are given. Fails with `store_unavailable`. */
   readonly list: (query: {
-    readonly tenant?: string
+    readonly tenants?: ReadonlyArray<string>
     readonly after?: string
     readonly limit: number
   }) => Effect.Effect<ReadonlyArray<KeyInfo>, GatewayError>
-  /** From now on the key is refused, on every replica within seconds. Fails with `not_found` and `store_unavailable`. */
+  /**
+   * From now on the key is refused, on every replica within seconds; once more changes nothing. Fails with `not_found` and
+   * `store_unavailable`, and with `validation_error` for a key of the configuration.
+   */
   readonly revoke: (id: string) => Effect.Effect<KeyInfo, GatewayError>
-  /** A new secret for the key; the old one stays good for `graceMs`. Fails as `revoke`. */
+  /**
+   * A new secret for the key; those before it stay good for `graceMs`. Fails as `revoke`, and with `validation_error` for
+   * a key that is revoked or has expired.
+   */
   readonly rotate: (id: string, graceMs: number) => Effect.Effect<IssuedKey, GatewayError>
 }>()("llm-gateway/sdk/Keys") {}
