@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command line: `llm-gateway serve | check | models | chat`. */
+/** The command line: `llm-gateway serve | check | models | chat | audit`. */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import {
   Cause,
@@ -18,6 +18,7 @@ import {
 import { Argument, CliError, Command, Flag } from "effect/cli"
 import { FetchHttpClient, HttpClient, HttpServer } from "effect/http"
 import { constants } from "node:os"
+import { auditCommand } from "./config/AuditCommand.ts"
 import * as ConfigFile from "./config/ConfigFile.ts"
 import { environmentProblems, type EnvironmentRecord, fromEnvironment, ollamaUrl } from "./config/Environment.ts"
 import type { GatewayConfig } from "./config/GatewayConfig.ts"
@@ -80,16 +81,28 @@ const config = Flag.File("config").pipe(
   Flag.optional
 )
 
-/** The gateway that the configuration describes; ends the command where the folder of schemas cannot be used. */
-const gatewayOf = (config: GatewayConfig) => {
-  const described = GatewayLayer.layer(config)
-  return Layer.catchTag(
-    described,
-    "SchemaFolderError",
-    (error): Layer.Layer<Layer.Success<typeof described>, CliError.UserError> =>
-      Layer.effectContext(failed(error.message))
-  )
+type Described = ReturnType<typeof GatewayLayer.layer>
+
+/** Why a gateway could not be built, in the words of its configuration. */
+const startProblem = (error: Layer.Error<Described>): string => {
+  switch (error._tag) {
+    case "SqlError":
+    case "MigrationError":
+      return `storage.sql: ${error.message}`
+    case "RedisError":
+      return `storage.redis: cannot connect: ${error.cause instanceof Error ? error.cause.message : "no answer"}`
+    default:
+      return error.message
+  }
 }
+
+/** The gateway that the configuration describes; ends the command where it cannot be built. */
+const gatewayOf = (config: GatewayConfig) =>
+  Layer.catch(
+    GatewayLayer.layer(config),
+    (error): Layer.Layer<Layer.Success<Described>, CliError.UserError> =>
+      Layer.effectContext(failed(startProblem(error)))
+  )
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Commands
@@ -270,7 +283,7 @@ for (const output of [process.stdout, process.stderr]) {
 
 const program = Command.make("llm-gateway").pipe(
   Command.withDescription("One interface in front of many LLM providers"),
-  Command.withSubcommands([serve, check, models, chat]),
+  Command.withSubcommands([serve, check, models, chat, auditCommand]),
   Command.run({ version })
 )
 

@@ -1,9 +1,9 @@
 /** From a configuration to the Layers that it describes: providers, registries, the gateway, the callers it knows. */
 import { type FileSystem, Layer, type Path } from "effect"
 import { FetchHttpClient } from "effect/http"
+import type { UnknownPrice } from "../gateway/Admission.ts"
 import { Gateway } from "../gateway/Gateway.ts"
 import * as Registries from "../gateway/Registries.ts"
-import * as IdentityKeys from "../modules/identity/IdentityKeys.ts"
 import { compilePatterns } from "../modules/modelRegistry/ModelPattern.ts"
 import * as Registry from "../modules/modelRegistry/Registry.ts"
 import * as OutboundUndici from "../modules/outbound/OutboundUndici.ts"
@@ -17,6 +17,8 @@ import type { Caller } from "../sdk/Caller.ts"
 import { type FailureAction, type FailureKind, type RetryOptions, type Route } from "../sdk/Routes.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import type { GatewayConfig, ProviderConfig, RouteConfig } from "./GatewayConfig.ts"
+import { nanoUsd } from "./Policies.ts"
+import * as Stores from "./Stores.ts"
 
 /** The plugin of one configured provider. A new kind of provider is one more case. */
 const providerLayer = (slug: string, config: ProviderConfig) => {
@@ -41,6 +43,17 @@ const providerLayer = (slug: string, config: ProviderConfig) => {
   }
 }
 
+/** Patterns are compiled once: those of a key live as long as what is known of the key. */
+const compiled = new WeakMap<ReadonlyArray<string>, (id: string) => boolean>()
+
+const allows = (patterns: ReadonlyArray<string>): (id: string) => boolean => {
+  const known = compiled.get(patterns)
+  if (known !== undefined) return known
+  const made = compilePatterns(patterns)
+  compiled.set(patterns, made)
+  return made
+}
+
 /** Which models a caller may use: what its tenant, each of the tenant's ancestors and its key all allow. */
 const approvals = (config: GatewayConfig) => {
   const tenants = new Map<string, ReadonlyArray<(id: string) => boolean>>()
@@ -52,13 +65,11 @@ const approvals = (config: GatewayConfig) => {
     }
     tenants.set(name, rules)
   }
-  const keys = new Map<string, (id: string) => boolean>()
-  for (const key of config.auth.keys) if (key.models !== undefined) keys.set(key.id, compilePatterns(key.models))
   return (caller: Caller) => {
     const rules = tenants.get(caller.tenant) ?? []
-    const own = caller.keyId === undefined ? undefined : keys.get(caller.keyId)
+    const own = caller.restrictions?.models === undefined ? undefined : allows(caller.restrictions.models)
     if (rules.length === 0 && own === undefined) return undefined
-    return (id: string) => rules.every((allows) => allows(id)) && (own === undefined || own(id))
+    return (id: string) => rules.every((allowed) => allowed(id)) && (own === undefined || own(id))
   }
 }
 
@@ -75,19 +86,6 @@ export const typeRegistry = (
   }
   return TypeRegistry.layerEmpty
 }
-
-const identity = (config: GatewayConfig) =>
-  config.auth.mode === "keys"
-    ? IdentityKeys.layerKeys(config.auth.keys.map((key) => ({
-      id: key.id,
-      sha256: key.sha256,
-      tenant: key.tenant,
-      tags: key.tags,
-      admin: key.admin,
-      ...(key.user === undefined ? {} : { user: key.user }),
-      ...(key.expires === undefined ? {} : { expiresAt: key.expires })
-    })))
-    : IdentityKeys.layerNone()
 
 const retryOptions = (retry: GatewayConfig["defaults"]["retry"]): RetryOptions => ({
   baseMs: retry.base,
@@ -133,21 +131,38 @@ const routeOf = (name: string, config: RouteConfig): Route => ({
 export const routesOf = (config: GatewayConfig): ReadonlyArray<Route> =>
   Object.entries(config.routes).map(([name, route]) => routeOf(name, route))
 
+/** How long records gather before they are written, ms: what a process that is killed may lose, unless durability is strict. */
+const recordsGather = 50
+
+const unknownPrice = (configured: GatewayConfig["defaults"]["unknownPrice"]): UnknownPrice =>
+  typeof configured === "string" ? configured : { flatNanoUsd: nanoUsd(configured.flatUsd) }
+
 /** Everything that the configuration describes, short of the listening socket. */
 export const layer = (config: GatewayConfig) => {
   const providers = Object.entries(config.providers).map(([slug, provider]) => providerLayer(slug, provider))
-  const { attempts, retry, timeouts } = config.defaults
-  return Gateway.layer({ timeouts, attempts, retry: retryOptions(retry) }).pipe(
+  const { attempts, budgetWarnings, retry, timeZone, timeouts } = config.defaults
+  return Gateway.layer({
+    timeouts,
+    attempts,
+    retry: retryOptions(retry),
+    ledger: { durability: config.usage.durability, lingerMs: recordsGather },
+    budgets: {
+      timeZone,
+      unknownPrice: unknownPrice(config.defaults.unknownPrice),
+      warnAt: budgetWarnings.map((percent) => percent / 100),
+      isRemote: Stores.areRemote(config)
+    }
+  }).pipe(
     Layer.provideMerge(Registry.layer({ models: config.models, approvals: approvals(config) })),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),
+    Layer.provideMerge(Stores.layer(config)),
     Layer.provideMerge(Layer.mergeAll(
-      Registries.layerWith(routesOf(config), config.models.map(({ id }) => id)),
+      Registries.layerWith(routesOf(config)),
       OutboundUndici.layerWith({
         breaker: config.defaults.breaker,
         connectTimeout: config.defaults.timeouts.connect
       }),
-      typeRegistry(config),
-      identity(config)
+      typeRegistry(config)
     ))
   )
 }
