@@ -146,30 +146,29 @@ const reported = <A, R>(
     const { id } = candidate.model
     exchange.model = candidate.model
     const call = new Call(exchange, id, timeouts, health)
-    return Effect.onExit(attempt(call), (exit) =>
-      Effect.suspend(() => {
-        const outcome = outcomeOf(exit)
-        const givenUp = givenUpIn(exit)
-        exchange.attempts.push({
-          model: id,
-          info: candidate.model,
-          outcome,
-          durationMs: call.elapsed(),
-          ...(givenUp === undefined ? {} : { givenUp })
-        })
-        counts.add(candidate.model, outcome, exchange.preferred !== undefined && exchange.preferred.id !== id)
-        if (Exit.isSuccess(exit)) return Effect.void
-        const failure = exit.cause.reasons.find(Cause.isFailReason)
-        if (failure === undefined) {
-          call.gone()
-          return Effect.void
-        }
-        call.failed(failure.error)
-        // A connection that does not open is the transport's to count.
-        return failure.error._tag === "ProviderTimeout" && isUpstreams(failure.error, exchange, timeouts)
-          ? silent(candidate.provider.slug)
-          : Effect.void
-      }))
+    return Effect.onExit(attempt(call), (exit) => {
+      const outcome = outcomeOf(exit)
+      const givenUp = givenUpIn(exit)
+      exchange.attempts.push({
+        model: id,
+        info: candidate.model,
+        outcome,
+        durationMs: call.elapsed(),
+        ...(givenUp === undefined ? {} : { givenUp })
+      })
+      counts.add(candidate.model, outcome, exchange.preferred !== undefined && exchange.preferred.id !== id)
+      if (Exit.isSuccess(exit)) return Effect.void
+      const failure = exit.cause.reasons.find(Cause.isFailReason)
+      if (failure === undefined) {
+        call.gone()
+        return Effect.void
+      }
+      call.failed(failure.error)
+      // A connection that does not open is the transport's to count.
+      return failure.error._tag === "ProviderTimeout" && isUpstreams(failure.error, exchange, timeouts)
+        ? silent(candidate.provider.slug)
+        : Effect.void
+    })
   })
 
 const unsupported = (candidate: Candidate, what: string) =>
@@ -190,7 +189,10 @@ export const attemptChat = (
   return reported(exchange, candidate, timeouts, watched, (made) =>
     answer.pipe(
       limitAnswer(provider.slug, timeouts, { elapsed: exchange.elapsed(), followed }),
-      Effect.tap((response) => Effect.sync(() => made.succeeded(response.usage?.outputTokens)))
+      Effect.map((response) => {
+        made.succeeded(response.usage?.outputTokens)
+        return response
+      })
     ))
 }
 
@@ -255,13 +257,9 @@ const committed = (
     made.commit()
     return { pull: resume(held, pull), dropped, model }
   }
-  return Effect.flatMap(
-    holdBack(slug, pull, held, []),
-    (dropped) =>
-      floor === undefined
-        ? Effect.succeed(commit(dropped))
-        : Effect.map(proveRate(slug, held, pull, floor), () => commit(dropped))
-  )
+  const heldBack = holdBack(slug, pull, held, [])
+  if (floor === undefined) return Effect.map(heldBack, commit)
+  return Effect.flatMap(heldBack, (dropped) => Effect.map(proveRate(slug, held, pull, floor), () => commit(dropped)))
 }
 
 const commits = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined

@@ -50,9 +50,9 @@ export const runAttempts = <A, R>(
   if (plan.strategy === "parallel" && candidates.length > 1) return hedged(exchange, plan, attempt, recent)
   const [first] = candidates
   // Nearly every request ends here, so nothing is prepared for a second attempt before the first has failed.
-  return Effect.flatMap(
-    Effect.exit(attempt(first, firstTurn(plan))),
-    (exit) => Exit.isSuccess(exit) ? Effect.succeed(exit.value) : sequential(exchange, plan, attempt, exit.cause)
+  return Effect.catchCause(
+    attempt(first, firstTurn(plan)),
+    (cause) => sequential(exchange, plan, attempt, cause)
   )
 }
 

@@ -185,50 +185,62 @@ const tell = (
  * errors it fails with a timer's, and where the stream ends without a finish reason: an answer cut short is no answer.
  * `elapsed` is the request's age, ms.
  */
-export const watch = Effect.fnUntraced(function*(
+export const watch = (
   provider: string,
   chunks: Stream.Stream<ChatChunk, ProviderError>,
   timeouts: Timeouts,
   elapsed: number,
   scope: Scope.Scope,
   observer: StreamObserver
-): Effect.fn.Return<Reading> {
-  let outputTokens: number | undefined
-  const slot = new Slot((exit) => tell(observer, exit, outputTokens))
-  const clock = yield* Clock.Clock
-  const deadlines = new Deadlines(clock, timeouts, elapsed)
-  let finished = false
-  let begun = false
-  const read = Stream.runForEachArray(chunks, (together) => {
-    for (const chunk of together) {
-      finished ||= chunk.finishReason !== undefined
-      if (chunk.usage !== undefined) outputTokens = chunk.usage.outputTokens
-      if (!progresses(chunk)) continue
-      deadlines.progressed()
-      if (!begun) observer.firstContent()
-      begun = true
-    }
-    if (!slot.isFull) return slot.put(together)
-    deadlines.paused()
-    return Effect.map(slot.put(together), () => deadlines.resumed())
+): Effect.Effect<Reading> =>
+  Effect.clockWith((clock) => {
+    let outputTokens: number | undefined
+    const slot = new Slot((exit) => tell(observer, exit, outputTokens))
+    const deadlines = new Deadlines(clock, timeouts, elapsed)
+    let finished = false
+    let begun = false
+    const read = Stream.runForEachArray(chunks, (together) => {
+      for (const chunk of together) {
+        finished ||= chunk.finishReason !== undefined
+        if (chunk.usage !== undefined) outputTokens = chunk.usage.outputTokens
+        if (!progresses(chunk)) continue
+        deadlines.progressed()
+        if (!begun) observer.firstContent()
+        begun = true
+      }
+      if (!slot.isFull) return slot.put(together)
+      deadlines.paused()
+      return Effect.map(slot.put(together), () => deadlines.resumed())
+    })
+    const ended = (exit: Exit.Exit<void, ProviderError>): void =>
+      slot.end(
+        Exit.isFailure(exit) ? Exit.failCause(exit.cause) : Exit.fail(finished ? Cause.Done() : cutShort(provider))
+      )
+    return Effect.flatMap(Effect.forkIn(read, scope, { startImmediately: true }), (reading) => {
+      const over = reading.pollUnsafe()
+      if (over !== undefined) {
+        ended(over)
+        return Effect.succeed({ pull: slot.take, stop: Effect.void })
+      }
+      const watched: Reading = { pull: slot.take, stop: Fiber.interrupt(reading) }
+      if (isLive(clock)) {
+        const alarm = new Alarm(provider, slot, deadlines, reading)
+        reading.addObserver((exit) => {
+          alarm.stop()
+          ended(exit)
+        })
+        return Effect.succeed(watched)
+      }
+      reading.addObserver(ended)
+      return Effect.map(
+        Effect.forkIn(expire(provider, slot, deadlines, reading), scope, { startImmediately: true }),
+        (watching) => {
+          reading.addObserver(() => watching.interruptUnsafe())
+          return watched
+        }
+      )
+    })
   })
-  const reading = yield* Effect.forkIn(
-    Effect.onExit(read, (exit) =>
-      Effect.sync(() => {
-        if (Exit.isFailure(exit)) slot.end(Exit.failCause(exit.cause))
-        else slot.end(Exit.fail(finished ? Cause.Done() : cutShort(provider)))
-      })),
-    scope,
-    { startImmediately: true }
-  )
-  if (reading.pollUnsafe() !== undefined) return { pull: slot.take, stop: Effect.void }
-  if (isLive(clock)) new Alarm(provider, slot, deadlines, reading)
-  else {
-    const watching = yield* Effect.forkIn(expire(provider, slot, deadlines, reading), scope, { startImmediately: true })
-    reading.addObserver(() => watching.interruptUnsafe())
-  }
-  return { pull: slot.take, stop: Fiber.interrupt(reading) }
-})
 
 /** As `expire`, by Node's own timers: a fiber that sleeps cost a third of all that a stream's attempt does. */
 class Alarm {
@@ -244,7 +256,10 @@ class Alarm {
     this.#deadlines = deadlines
     this.#reading = reading
     this.#check()
-    reading.addObserver(() => clearTimeout(this.#timer))
+  }
+
+  stop(): void {
+    clearTimeout(this.#timer)
   }
 
   #check(): void {
