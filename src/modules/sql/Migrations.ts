@@ -77,6 +77,7 @@ const applyMissing = Effect.fnUntraced(function*(steps: ReadonlyArray<Step>) {
     )
   }
   const names = new Map(applied.map(({ id, name }) => [id, name]))
+  const done: Array<string> = []
   for (const { id, name, run } of steps) {
     const had = names.get(id)
     if (had === name) continue
@@ -89,8 +90,9 @@ const applyMissing = Effect.fnUntraced(function*(steps: ReadonlyArray<Step>) {
     yield* Effect.mapError(run, (cause) => failed("Failed", `the migration ${name} failed: ${cause.message}`, cause))
     const now = yield* Clock.currentTimeMillis
     yield* sql`INSERT INTO gateway_migrations ${sql.insert({ id, name, applied_at: now })}`
-    yield* Effect.logInfo(`the database has had the migration ${name}`)
+    done.push(name)
   }
+  return done
 })
 
 /**
@@ -104,8 +106,9 @@ export const migrate = (
   Layer.effectDiscard(Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     const steps = yield* stepsOf(migrations)
-    yield* Effect.retry(sql.withTransaction(applyMissing(steps)), {
+    const done = yield* Effect.retry(sql.withTransaction(applyMissing(steps)), {
       while: (error) => error._tag === "SqlError" && error.reason._tag === "LockTimeoutError",
       times: lockAttempts
     })
+    if (done.length > 0) yield* Effect.logDebug(`the database has had the migrations ${done.join(", ")}`)
   }))

@@ -6,7 +6,7 @@
  * worth is ever on its way: Node hands a thread up to a thousand waiting messages without going back to the event loop
  * (`MessagePort::OnMessage`), so that a large result would otherwise stop the whole process.
  */
-import { mkdirSync } from "node:fs"
+import { existsSync, mkdirSync } from "node:fs"
 import path from "node:path"
 import { DatabaseSync, type StatementSync } from "node:sqlite"
 import { parentPort, workerData } from "node:worker_threads"
@@ -56,9 +56,22 @@ const patiently = (step: () => void): void => {
   }
 }
 
+/** Node's own `recursive` never comes back where a file system answers ENOENT, as /proc does (seen with Node 24.21). */
+const makeFolder = (folder: string): void => {
+  const parent = path.dirname(folder)
+  if (parent === folder || existsSync(folder)) return
+  makeFolder(parent)
+  try {
+    mkdirSync(folder, { mode: 0o700 })
+  } catch (cause) {
+    // Another process may have made it in between.
+    if (!existsSync(folder)) throw cause
+  }
+}
+
 const open = (): DatabaseSync => {
   if (filename === ":memory:") return new DatabaseSync(filename)
-  mkdirSync(path.dirname(filename), { recursive: true, mode: 0o700 })
+  makeFolder(path.dirname(filename))
   const database = new DatabaseSync(filename, { timeout: busyTimeout })
   try {
     patiently(() => database.exec("PRAGMA journal_mode = WAL"))
