@@ -38,9 +38,11 @@ export interface RateLevel {
 /** The buckets. */
 export class RateLimits extends Context.Service<RateLimits, {
   /**
-   * Takes from all of the buckets, or from none. Fails with `rate_limited`, whose `retryAfterMs` is when the emptiest of
-   * them will have enough, and with `store_unavailable` where the store does not answer and the operator wants no request
-   * to pass uncounted.
+   * Takes from all of the buckets, or from none, as where it is interrupted. Gives the levels in the order of the demands;
+   * none where the store does not answer and the operator lets requests pass, of which nothing is taken then. Fails with
+   * `rate_limited`, whose `retryAfterMs` is when the emptiest of them will have enough, with `store_unavailable` where the
+   * store does not answer and the operator wants no request to pass uncounted, and with `overloaded` where a store in
+   * memory has no room for another key.
    */
   readonly take: (demands: ReadonlyArray<RateDemand>) => Effect.Effect<ReadonlyArray<RateLevel>, GatewayError>
   /**

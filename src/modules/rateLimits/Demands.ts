@@ -74,12 +74,17 @@ export const correction = (demand: RateDemand): number =>
     ? Math.max(-maxCorrection, Math.min(maxCorrection, demand.amount))
     : 0
 
+/** Takes back what a product is too large through rounding alone, which would make a whole ms of it. */
+const exactly = 1 - 1e-15
+
 /**
  * How long until a bucket holds `wanted`, ms, when it holds `tokens` and the next one has been on its way for
  * `elapsedMs`. Tokens come whole.
  */
 const msUntil = (demand: RateDemand, wanted: number, tokens: number, elapsedMs: number): number =>
-  tokens >= wanted ? 0 : Math.max(1, Math.ceil(Math.ceil(wanted - tokens) * refillMs(demand) - elapsedMs))
+  tokens >= wanted
+    ? 0
+    : Math.max(1, Math.ceil(Math.ceil(wanted - tokens) * refillMs(demand) * exactly - elapsedMs))
 
 /** How full a bucket is. */
 export const level = (demand: RateDemand, tokens: number, elapsedMs: number): RateLevel => ({

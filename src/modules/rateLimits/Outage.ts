@@ -21,8 +21,8 @@ export class Outage {
   /** When the first failure was; absent while the store answers. */
   #since: number | undefined
   #endedAt = -Infinity
-  #askedAt = 0
-  #toldAt = 0
+  #askedAt = -Infinity
+  #toldAt = -Infinity
   /** Requests that went without an answer. */
   #requests = 0
   /** Corrections that were lost. */
@@ -76,22 +76,25 @@ export class Outage {
   /** A request goes without an answer. */
   requestMissed(now: number): Effect.Effect<void> {
     this.#requests++
-    return this.#remind(now, "it is tried again every second")
+    return this.isOn ? this.#remind(now, "it is tried again every second") : Effect.void
   }
 
-  /** A correction goes without an answer. */
+  /** A correction is lost: in an outage, or because too many are on their way. */
   correctionMissed(now: number): Effect.Effect<void> {
     this.#corrections++
-    return this.#remind(now, "it is tried again every second")
+    return this.#remind(now, this.isOn ? "it is tried again every second" : "too many are on their way")
   }
 
   #remind(now: number, problem: string): Effect.Effect<void> {
-    if (this.#since === undefined || Math.abs(now - this.#toldAt) < reminderMs) return Effect.void
+    if (Math.abs(now - this.#toldAt) < reminderMs) return Effect.void
     this.#toldAt = now
-    return Effect.logError(`rate limits: Redis still does not answer, ${this.#words.consequence}`).pipe(
+    const told = this.#since === undefined
+      ? Effect.logWarning("rate limits: more corrections than Redis takes, some are lost")
+      : Effect.logError(`rate limits: Redis still does not answer, ${this.#words.consequence}`)
+    return told.pipe(
       Effect.annotateLogs({
         problem,
-        outage_ms: Math.max(0, now - this.#since),
+        outage_ms: this.#since === undefined ? 0 : Math.max(0, now - this.#since),
         requests: this.#requests,
         lost_corrections: this.#corrections
       })

@@ -9,7 +9,7 @@ import { FixedWindow, TokenBucket } from "./TokenBucket.ts"
 
 /** Options of the Layer. */
 export interface Options {
-  /** Keys that may be in use at the same time, of each algorithm; default 200000, which is about 50 MB. */
+  /** Keys that may be in use at the same time, of each algorithm; default 200000, which is about 40 MB. */
   readonly capacity?: number
 }
 

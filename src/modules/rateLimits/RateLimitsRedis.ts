@@ -31,6 +31,8 @@ export interface Options {
 
 /** Corrections and departures that may wait for Redis at the same time. */
 const maxInBackground = 10_000
+/** The part of a wait that begins when the rest is over, ms. */
+const maxLastStepMs = 50
 /** Places whose departure could not be told and is told later; others are free when their lease is over. */
 const maxOwed = 10_000
 /** Departures that are made up for with one request. */
@@ -91,6 +93,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
   const redis = yield* Redis.Redis
   const fork = Effect.runForkWith(yield* Effect.context())
   const { commandTimeout = 250, onFailure } = options
+  const lastStepMs = Math.min(maxLastStepMs, commandTimeout / 2)
   const prefix = `${options.prefix ?? "llm-gateway:"}{limits}:`
   const isOpen = onFailure === "open"
   const outage = new Outage({
@@ -138,11 +141,16 @@ const make = Effect.fnUntraced(function*(options: Options) {
       let outcome: Outcome | undefined
       let timer: NodeJS.Timeout | undefined
       const answer = Effect.callback<unknown, Unanswered>((resume) => {
-        // @effect-diagnostics-next-line globalTimersInEffect:off
-        timer = setTimeout(() => {
+        const giveUp = () => {
           isWaiting = false
           resume(Effect.fail(new Unanswered(`no answer within ${commandTimeout} ms`)))
-        }, commandTimeout)
+        }
+        // In two steps: after a pause of the whole process the first is over before the answer has been read, or even the
+        // question sent, and then the second is time for that.
+        // @effect-diagnostics-next-line globalTimersInEffect:off
+        timer = setTimeout(() => {
+          timer = setTimeout(giveUp, lastStepMs)
+        }, commandTimeout - lastStepMs)
         fork(command).addObserver((exit) => {
           if (!isWaiting) return undo(exit)
           clearTimeout(timer)
@@ -204,20 +212,23 @@ const make = Effect.fnUntraced(function*(options: Options) {
     return run(Scripts.take, keys, args)
   }
 
-  const correct = (
-    demands: ReadonlyArray<RateDemand>,
-    amountOf: (demand: RateDemand) => number
-  ): Effect.Effect<void> => {
-    const needed = demands.filter((demand) => amountOf(demand) !== 0)
-    if (needed.length === 0) return Effect.void
-    return Effect.clockWith((clock) => {
+  /** Sends a correction; what becomes of it is nobody's concern but the log's. */
+  const correctBy = (send: Effect.Effect<unknown, Unanswered>): Effect.Effect<void> =>
+    Effect.clockWith((clock) => {
       const missed = () => outage.correctionMissed(clock.currentTimeMillisUnsafe())
-      const isOnItsWay = inBackground(
-        Effect.catch(guarded(bucketCommand(needed, "correct", amountOf), uninterrupted, nothing), missed)
-      )
-      return isOnItsWay ? Effect.void : missed()
+      return inBackground(Effect.catch(send, missed)) ? Effect.void : missed()
     })
+
+  const correct = (demands: ReadonlyArray<RateDemand>): Effect.Effect<void> => {
+    const needed = demands.filter((demand) => correction(demand) !== 0)
+    return needed.length === 0
+      ? Effect.void
+      : correctBy(guarded(bucketCommand(needed, "correct", correction), uninterrupted, nothing))
   }
+
+  /** Gives back what was taken for nobody. Asks even in an outage, because it was Redis that has just said so. */
+  const giveBack = (demands: ReadonlyArray<RateDemand>): Effect.Effect<void> =>
+    correctBy(ask(bucketCommand(demands, "correct", (demand) => -demand.amount), uninterrupted, nothing))
 
   const amount = (demand: RateDemand) => demand.amount
 
@@ -243,7 +254,7 @@ const make = Effect.fnUntraced(function*(options: Options) {
     if (refusal !== undefined) return refusal instanceof RangeError ? Effect.die(refusal) : Effect.fail(refusal)
     const undo: Undo = (outcome) => {
       const isTaken = outcome._tag === "Success" && numbers(outcome.value, 1 + demands.length * 3)?.[0] === 1
-      if (isTaken) fork(correct(demands, (demand) => -demand.amount))
+      if (isTaken) fork(giveBack(demands))
     }
     return Effect.uninterruptibleMask((restore) =>
       Effect.matchEffect(guarded(bucketCommand(demands, "take", amount), restore, undo), {
@@ -257,7 +268,8 @@ const make = Effect.fnUntraced(function*(options: Options) {
   // Places
   // -------------------------------------------------------------------------------------------------------------------
 
-  const leaveCommand = ({ keys, name }: Lease) => run(Scripts.leave, keys, [name])
+  const leaveCommand = ({ keys, name }: Lease): Command =>
+    redis.send("EVAL", Scripts.leave, String(keys.length), ...keys, name)
 
   const owe = (lease: Lease): void => {
     if (owed.size < maxOwed) owed.set(lease.name, lease)
@@ -319,14 +331,14 @@ const make = Effect.fnUntraced(function*(options: Options) {
 
   // What is on its way goes out before the connection is closed; each waits for at most the command's timeout.
   yield* Effect.addFinalizer(() =>
-    Effect.map(Fiber.awaitAll(background), () => {
+    Effect.map(Fiber.awaitAll(Array.from(background)), () => {
       isClosed = true
     })
   )
 
   return RateLimits.of({
     take,
-    correct: (demands) => correct(demands, correction),
+    correct,
     enter: (demands, leaseMs) =>
       demands.length === 0
         ? Effect.void

@@ -7,8 +7,8 @@ export interface Forgettable {
 
 /** States that are looked at for each one that is asked for. Two, so that they go faster than they come. */
 const pace = 2
-/** States that are looked at to find room for a new one; about 20 µs. */
-const search = 512
+/** States that are looked at to find room for a new one. */
+const search = 64
 
 /**
  * At most `capacity` states. Keys hold names that callers choose, so that anybody can make as many as he likes. Only idle
