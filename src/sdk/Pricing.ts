@@ -41,15 +41,35 @@ const priceAt = (price: Price, input: number): number => {
   return usd
 }
 
+/** What part of the price is charged, as a fraction of integers, so that nothing is lost: 1/2, or 11/10 for a surcharge. */
+export interface PriceFactor {
+  readonly numerator: number
+  readonly denominator: number
+}
+
+/** OpenAI and Anthropic both charge half for what comes through their batch APIs. */
+export const batchFactor: PriceFactor = { numerator: 1, denominator: 2 }
+
+const isCount = (value: number): boolean => Number.isSafeInteger(value) && value >= 0
+
+/** Anything but a fraction counts as the whole price, never as nothing. */
+const isFraction = ({ denominator, numerator }: PriceFactor): boolean =>
+  isCount(numerator) && isCount(denominator) && denominator > 0
+
 /**
  * The cost of one request in nano-USD, an integer.
  *
  * Each bucket is charged at its own price. A bucket without one is charged as plain input or output, a one-hour cache
  * write as a cache write first; never at zero. Reasoning is part of `outputTokens` and not charged again. The tier is
  * chosen by the total input, cached and media tokens included. A price per request is added once, whatever the tokens:
- * do not ask for the cost of a request that never reached its provider.
+ * do not ask for the cost of a request that never reached its provider. `factor` applies to the exact sum of it all,
+ * before that is rounded.
  */
-export const costNanoUsd = (usage: Usage, prices: Prices): number => {
+export const costNanoUsd = (
+  usage: Usage,
+  prices: Prices,
+  options: { readonly factor?: PriceFactor } = {}
+): number => {
   const input = totalInput(usage)
   const cacheWrite = prices.cacheWriteMtok ?? prices.inputMtok
   const counts = [
@@ -79,7 +99,8 @@ export const costNanoUsd = (usage: Usage, prices: Prices): number => {
   // All terms are non-negative integers, so a floating sum that stays within the safe integers was exact all the way.
   let pico = request
   for (let index = 0; index < counts.length; index++) pico += (counts[index] ?? 0) * (units[index] ?? 0)
-  if (pico <= maxSafe - picoPerNano) {
+  const factor = options.factor !== undefined && isFraction(options.factor) ? options.factor : undefined
+  if (factor === undefined && pico <= maxSafe - picoPerNano) {
     const rounded = pico + picoPerNano / 2
     return (rounded - rounded % picoPerNano) / picoPerNano
   }
@@ -88,7 +109,8 @@ export const costNanoUsd = (usage: Usage, prices: Prices): number => {
   for (let index = 0; index < counts.length; index++) {
     exact += BigInt(counts[index] ?? 0) * BigInt(units[index] ?? 0)
   }
-  const nano = (exact + BigInt(picoPerNano / 2)) / BigInt(picoPerNano)
+  const unit = BigInt(picoPerNano) * BigInt(factor?.denominator ?? 1)
+  const nano = (exact * BigInt(factor?.numerator ?? 1) + unit / 2n) / unit
   return nano > BigInt(maxSafe) ? maxSafe : Number(nano)
 }
 
