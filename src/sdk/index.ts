@@ -3,6 +3,7 @@ export * as AuditSink from "./AuditSink.ts"
 export { AuditSinkRegistry, AuditTrail } from "./AuditSink.ts"
 export * from "./Breakers.ts"
 export * from "./Budgets.ts"
+export { isTimeZone, windowAt, Windows } from "./BudgetWindow.ts"
 export * from "./Caller.ts"
 export * as Chat from "./Chat.ts"
 export type {

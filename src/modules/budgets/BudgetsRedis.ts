@@ -37,7 +37,8 @@ const settleAtOnce = 200
 /**
  * An account is a hash of what is spent (s), reserved (r), and when the key goes (e). A reservation is a hash of amounts
  * by account; beside them NUL, which no account's key contains, names its last operation, and NUL NUL counts them. All
- * figures are integers below 2^53, which Lua's numbers hold exactly; %.0f writes them so, as tostring would not.
+ * figures are integers below 2^53, which Lua's numbers hold exactly; %.0f writes them so, as tostring would not. They are
+ * answered as text: redis 6.3's parser of RESP integers passes 2^53 on the way, and `9007199254740991` comes out as ...992.
  */
 const reserveScript = Redis.script(
   (prefix: string, { accounts, amountNanoUsd, expiresAt, id }: Reservation, operation: string) => [
@@ -69,7 +70,11 @@ for i = 3, #KEYS do
   balances[#balances + 1] = spent
   balances[#balances + 1] = reserved
 end
-if covered == 0 then return {0, unpack(balances)} end
+local function answer()
+  for i = 1, #balances do balances[i] = string.format('%.0f', balances[i]) end
+  return {covered, unpack(balances)}
+end
+if covered == 0 then return answer() end
 for i = 3, #KEYS do
   redis.call('HINCRBY', KEYS[i], 'r', ARGV[3])
   redis.call('HINCRBY', KEYS[1], ARGV[3 * i - 4], ARGV[3])
@@ -84,10 +89,10 @@ redis.call('HSET', KEYS[1], '\\0', operation)
 redis.call('HINCRBY', KEYS[1], '\\0\\0', 1)
 local known = redis.call('ZSCORE', KEYS[2], id)
 if not known or tonumber(known) < expires then redis.call('ZADD', KEYS[2], ARGV[4], id) end
-return {1, unpack(balances)}
+return answer()
 `
   }
-).withReturnType<ReadonlyArray<number>>()
+).withReturnType<readonly [covered: number, ...figures: ReadonlyArray<string>]>()
 
 const settleScript = Redis.script(
   (prefix: string, settlements: ReadonlyArray<{ readonly id: string; readonly actualNanoUsd: number }>) => [
@@ -180,23 +185,22 @@ const balancesScript = Redis.script(
 local balances = {}
 for i = 1, #KEYS do
   local account = redis.call('HMGET', KEYS[i], 's', 'r')
-  balances[2 * i - 1] = tonumber(account[1] or '0')
-  balances[2 * i] = tonumber(account[2] or '0')
+  balances[2 * i - 1] = account[1] or '0'
+  balances[2 * i] = account[2] or '0'
 end
 return balances
 `
   }
-).withReturnType<ReadonlyArray<number>>()
+).withReturnType<ReadonlyArray<string>>()
 
 const toBalances = (
   accounts: ReadonlyArray<BudgetAccount>,
-  figures: ReadonlyArray<number>,
-  from: number
+  figures: ReadonlyArray<string>
 ): ReadonlyArray<Balance> =>
   accounts.map((account, index) => ({
     account,
-    spentNanoUsd: figures[from + 2 * index] ?? 0,
-    reservedNanoUsd: figures[from + 2 * index + 1] ?? 0
+    spentNanoUsd: Number(figures[2 * index] ?? 0),
+    reservedNanoUsd: Number(figures[2 * index + 1] ?? 0)
   }))
 
 /** A cost as the ledger takes it, whatever the log says. */
@@ -239,9 +243,9 @@ export const layer = (options: BudgetsRedisOptions = {}): Layer.Layer<Budgets, n
         reserve: (reservation, operation) =>
           evalReserve(prefix, reservation, operation).pipe(
             Effect.catch(down),
-            Effect.flatMap((answer) => {
-              const balances = toBalances(reservation.accounts, answer, 1)
-              if (answer[0] === 1) return Effect.succeed(balances)
+            Effect.flatMap(([covered, ...figures]) => {
+              const balances = toBalances(reservation.accounts, figures)
+              if (covered === 1) return Effect.succeed(balances)
               return Effect.fail(
                 firstExceeded(balances, reservation.amountNanoUsd) ?? unavailable("the budget store contradicts itself")
               )
@@ -278,7 +282,7 @@ export const layer = (options: BudgetsRedisOptions = {}): Layer.Layer<Budgets, n
             if (problem !== undefined) return Effect.fail(fail(problem))
             return Effect.map(
               remote.within(Effect.catch(evalBalances(prefix, accounts), down)),
-              (figures) => toBalances(accounts, figures, 0)
+              (figures) => toBalances(accounts, figures)
             )
           })
       })
