@@ -6,7 +6,7 @@
  * The slot is the only buffer: while it is full nothing is read, so a slow reader slows the upstream, and the time that
  * it takes does not count as the provider's silence.
  */
-import { Cause, Clock, Effect, Exit, Fiber, type Scope, Stream } from "effect"
+import { Cause, type Clock, Effect, Exit, Fiber, type Scope, Stream } from "effect"
 import type { Timeouts } from "../sdk/Caller.ts"
 import { type ChatChunk, hasContent } from "../sdk/Chat.ts"
 import { ProviderError } from "../sdk/Provider.ts"

@@ -70,8 +70,12 @@ interface Way {
   readonly run: Effect.Effect<unknown, unknown>
 }
 
-const callOf = ({ tools: _, ...asked }: ChatRequest, { model }: Candidate, { force }: Turn): ChatCall => ({
-  request: asked,
+const callOf = (
+  { messages, model: name }: ChatRequest,
+  { model }: Candidate,
+  { force }: Turn
+): ChatCall => ({
+  request: { model: name, messages },
   model,
   connectTimeout: limits.timeouts.connect,
   force

@@ -6,7 +6,8 @@
  */
 import { Context, Effect, Metric, Option } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
-import { PrometheusMetrics } from "effect/observability"
+// The module itself: its barrel loads all of OpenTelemetry with it, which the first requests of a process then wait for.
+import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { AttemptCounts } from "../../gateway/AttemptCounts.ts"
 import { Breakers, type BreakerState } from "../../sdk/Breakers.ts"
 import { CurrentCaller } from "../../sdk/Caller.ts"
