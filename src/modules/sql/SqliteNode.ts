@@ -5,7 +5,7 @@
  *
  * There is one connection. Statements outside a transaction are handed to the thread as they come and share messages; a
  * transaction has the connection to itself until it ends. A stream outside a transaction reads from a connection of its
- * own, so that whoever reads slowly keeps nobody waiting.
+ * own, so that whoever reads slowly keeps nobody waiting; it can only read.
  */
 import { Array as Arr, Cause, Effect, Layer, Semaphore, Stream } from "effect"
 import { Reactivity } from "effect/reactivity"

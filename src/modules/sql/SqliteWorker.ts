@@ -18,6 +18,12 @@ const maxPrepared = 256
 const portion = 64 * 1024
 const cellCost = 24
 const replyCost = 256
+/**
+ * The most that a result may weigh, in the same measure; what is larger is to be read as a stream. Without it a careless
+ * query would end not this thread but the process: V8 aborts it where memory runs out within `node:sqlite` (seen with
+ * Node 24.21, and with `all` at any limit on this thread's heap).
+ */
+const maxResult = 128 * 1024 * 1024
 /** Answers are not held back for longer than this to go with others, ms. */
 const longestHold = 1
 /** Blobs from here on are moved instead of copied, bytes. */
@@ -88,14 +94,23 @@ const open = (): DatabaseSync => {
 /** Space, semicolons and comments. */
 const nothingMore = /^(?:[\s;]|--[^\n]*(?:\n|$)|\/\*(?:[^*]|\*(?!\/))*\*\/)*$/
 
-const prepare = (database: DatabaseSync, sql: string): StatementSync => {
+const prepare = (database: DatabaseSync, sql: string): Prepared => {
   const statement = database.prepare(sql)
   // SQLite reads the first statement and leaves the rest alone, where PostgreSQL refuses the whole.
   if (!nothingMore.test(sql.slice(statement.sourceSQL.length))) {
     throw new Error("more than one statement in one text")
   }
   statement.setReturnArrays(true)
-  return statement
+  return { statement, givesRows: statement.columns().length > 0 }
+}
+
+/** What goes into one answer. */
+interface Portion {
+  readonly cells: Array<Cell>
+  readonly moved: Array<ArrayBuffer>
+  weight: number
+  /** Whether it was full before the rows were at an end. */
+  more: boolean
 }
 
 interface Cursor {
@@ -104,11 +119,16 @@ interface Cursor {
   readonly apart: DatabaseSync | undefined
 }
 
-/** Rows that are still to be given out in answer to one request. */
+/** What is still to be given out in answer to one request. */
 interface Rest {
   readonly columns: ReadonlyArray<string>
-  readonly rows: ReadonlyArray<ReadonlyArray<Cell>>
-  at: number
+  readonly portions: ReadonlyArray<Portion>
+  next: number
+}
+
+interface Prepared {
+  readonly statement: StatementSync
+  readonly givesRows: boolean
 }
 
 /** `setReturnArrays(true)` makes rows lists of cells, which the types of `node:sqlite` do not say. */
@@ -119,8 +139,48 @@ const columnsOf = (statement: StatementSync): ReadonlyArray<string> => statement
 const sizeOf = (cell: Cell): number =>
   typeof cell === "string" ? cell.length : cell instanceof Uint8Array ? cell.byteLength : 0
 
+const fill = (rows: Iterator<unknown>): Portion => {
+  const filled: Portion = { cells: [], moved: [], weight: 0, more: true }
+  while (filled.more && filled.weight < portion) {
+    const { done, value } = rows.next()
+    filled.more = done !== true
+    if (!isRow(value)) continue
+    for (const cell of value) {
+      const size = sizeOf(cell)
+      filled.weight += size + cellCost
+      filled.cells.push(cell)
+      if (size >= movedFrom && cell instanceof Uint8Array && cell.buffer instanceof ArrayBuffer) {
+        filled.moved.push(cell.buffer)
+      }
+    }
+  }
+  return filled
+}
+
+const fillAll = (rows: Iterator<unknown>): ReadonlyArray<Portion> => {
+  const portions: Array<Portion> = []
+  let weight = 0
+  let more = true
+  try {
+    while (more) {
+      const next = fill(rows)
+      portions.push(next)
+      weight += next.weight
+      more = next.more
+      if (weight > maxResult) {
+        throw new Error("the result is too large to be held in memory; read it as a stream, or in pages")
+      }
+    }
+    return portions
+  } catch (cause) {
+    // A statement that is left in the middle keeps its lock on what it reads.
+    rows.return?.()
+    throw cause
+  }
+}
+
 const serve = (database: DatabaseSync): void => {
-  const prepared = new Map<string, StatementSync>()
+  const prepared = new Map<string, Prepared>()
   const cursors = new Map<number, Cursor>()
   const requests: Array<Request> = []
   let rest: Rest | undefined
@@ -138,57 +198,26 @@ const serve = (database: DatabaseSync): void => {
     moved = []
   }
 
-  const kept = (sql: string): StatementSync => {
-    let statement = prepared.get(sql)
-    if (statement === undefined) {
-      statement = prepare(database, sql)
+  const kept = (sql: string): Prepared => {
+    let found = prepared.get(sql)
+    if (found === undefined) {
+      found = prepare(database, sql)
       const oldest = prepared.keys().next()
       if (prepared.size >= maxPrepared && oldest.done !== true) prepared.delete(oldest.value)
     } else {
       prepared.delete(sql)
     }
-    prepared.set(sql, statement)
-    return statement
+    prepared.set(sql, found)
+    return found
   }
 
-  /** Returns what the row weighs in a portion. */
-  const put = (row: ReadonlyArray<Cell>, cells: Array<Cell>): number => {
-    let weight = 0
-    for (const cell of row) {
-      const size = sizeOf(cell)
-      weight += size + cellCost
-      if (size >= movedFrom && cell instanceof Uint8Array && cell.buffer instanceof ArrayBuffer) moved.push(cell.buffer)
-      cells.push(cell)
-    }
-    return weight
+  const give = (columns: ReadonlyArray<string>, portion: Portion): Reply => {
+    filled += portion.weight
+    for (const buffer of portion.moved) moved.push(buffer)
+    return ["rows", columns, portion.cells, portion.more]
   }
 
-  const continued = (rest: Rest): boolean => {
-    const { columns, rows } = rest
-    const cells: Array<Cell> = []
-    let at = rest.at
-    let weight = filled
-    for (let row = rows[at]; row !== undefined && weight < portion; row = rows[++at]) weight += put(row, cells)
-    rest.at = at
-    filled = weight
-    const more = at < rows.length
-    replies.push(["rows", columns, cells, more])
-    return more
-  }
-
-  const pull = (cursor: Cursor): Reply => {
-    const columns = columnsOf(cursor.statement)
-    const cells: Array<Cell> = []
-    let weight = 0
-    let more = true
-    while (more && weight < portion) {
-      const next = cursor.rows.next()
-      more = next.done !== true
-      if (isRow(next.value)) weight += put(next.value, cells)
-    }
-    filled += weight
-    return ["rows", columns, cells, more]
-  }
+  const pull = ({ rows, statement }: Cursor): Reply => give(columnsOf(statement), fill(rows))
 
   const close = (id: number): void => {
     const cursor = cursors.get(id)
@@ -202,17 +231,20 @@ const serve = (database: DatabaseSync): void => {
     switch (request[0]) {
       case "rows": {
         const [, sql, parameters, bigints, keep] = request
-        const statement = keep ? kept(sql) : prepare(database, sql)
+        const { givesRows, statement } = keep ? kept(sql) : prepare(database, sql)
+        if (!givesRows) {
+          statement.run(...parameters)
+          return ["rows", [], [], false]
+        }
         statement.setReadBigInts(bigints)
-        const all: ReadonlyArray<unknown> = statement.all(...parameters)
-        const rows = all.filter(isRow)
-        if (rows.length === 0) return ["rows", [], [], false]
-        rest = { columns: columnsOf(statement), rows, at: 0 }
+        const portions = fillAll(statement.iterate(...parameters))
+        // Read after the rows, because a change of the table since it was prepared shows only then.
+        rest = { columns: columnsOf(statement), portions, next: 0 }
         return undefined
       }
       case "run": {
         const [, sql, parameters, bigints] = request
-        const statement = kept(sql)
+        const { statement } = kept(sql)
         statement.setReadBigInts(bigints)
         const { changes, lastInsertRowid } = statement.run(...parameters)
         return ["run", changes, lastInsertRowid]
@@ -221,7 +253,7 @@ const serve = (database: DatabaseSync): void => {
         const [, id, sql, parameters, bigints, isApart] = request
         const apart = isApart ? new DatabaseSync(filename, { readOnly: true, timeout: busyTimeout }) : undefined
         try {
-          const statement = prepare(apart ?? database, sql)
+          const { statement } = prepare(apart ?? database, sql)
           statement.setReadBigInts(bigints)
           const cursor = { statement, rows: statement.iterate(...parameters), apart }
           const first = pull(cursor)
@@ -265,7 +297,11 @@ const serve = (database: DatabaseSync): void => {
           return port.close()
         }
       }
-      if (rest !== undefined && !continued(rest)) rest = undefined
+      if (rest !== undefined) {
+        const portion = rest.portions[rest.next++]
+        if (portion !== undefined) replies.push(give(rest.columns, portion))
+        if (rest.next >= rest.portions.length) rest = undefined
+      }
       filled += replyCost
       waits = filled >= portion
       const now = performance.now()

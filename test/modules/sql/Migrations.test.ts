@@ -67,7 +67,7 @@ for (const { fresh, isMissing, name } of sqlDatabases) {
       })))
 
     it.live.skipIf(name === "SQLite in memory")(
-      "two clients of one process that start at once both come up",
+      "clients of one process that start at once all come up",
       () =>
         Effect.gen(function*() {
           const url = Redacted.make(yield* fresh)
@@ -79,7 +79,7 @@ for (const { fresh, isMissing, name } of sqlDatabases) {
     )
 
     it.live.skipIf(name === "SQLite in memory")(
-      "two processes that start at once both come up",
+      "processes that start at once all come up",
       () =>
         Effect.gen(function*() {
           const url = yield* fresh

@@ -1,6 +1,6 @@
 /** What is SQLite's own: its file, its thread, and what becomes of both when something dies. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Exit, Fiber, Layer, Redacted, Scope } from "effect"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Redacted, Scope, Stream } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import { execFile } from "node:child_process"
 import { existsSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
@@ -97,6 +97,33 @@ describe("a file", () => {
     }))
 })
 
+describe("a result", () => {
+  const large = (sql: SqlClient.SqlClient) =>
+    sql`WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 100)
+      SELECT n, hex(zeroblob(1000000)) AS text FROM c`
+
+  it.live("that would fill the memory is refused, and can be read as a stream", () =>
+    Effect.gen(function*() {
+      const sql = yield* open(yield* sqliteFile)
+      assert.include((yield* failureOf(large(sql))).message, "stream")
+      assert.strictEqual(yield* Stream.runCount(large(sql).stream), 100)
+    }))
+
+  it.live("that fails in the middle leaves nothing locked", () =>
+    Effect.gen(function*() {
+      const sql = yield* open(yield* sqliteFile)
+      yield* sql`CREATE TABLE numbers (n INTEGER)`
+      yield* sql`INSERT INTO numbers VALUES (1), (${2n ** 60n}), (3)`
+      assert.include((yield* failureOf(sql`SELECT n FROM numbers`)).message, "too large")
+      assert.include((yield* failureOf(Stream.runDrain(sql`SELECT n FROM numbers`.stream))).message, "too large")
+      yield* sql`DROP TABLE numbers`
+      assert.include(
+        (yield* failureOf(Stream.runDrain(sql`CREATE TABLE other (n INTEGER)`.stream))).message,
+        "readonly"
+      )
+    }))
+})
+
 describe("kill -9 of a process that writes", () => {
   it.live("loses nothing that it was told is written", () =>
     Effect.gen(function*() {
@@ -115,7 +142,7 @@ describe("kill -9 of a process that writes", () => {
         assert.notStrictEqual(there.length % 3, 2)
         assert.deepStrictEqual(yield* sql`PRAGMA integrity_check`, [{ integrity_check: "ok" }])
       }
-    }))
+    }), 60_000)
 })
 
 describe("the thread", () => {
@@ -201,5 +228,5 @@ describe("the thread", () => {
       const child = yield* startChild("leave", yield* sqliteFile, module)
       assert.strictEqual(yield* child.line, "1000000")
       assert.strictEqual(yield* child.ended, 0)
-    }))
+    }), 60_000)
 })
