@@ -20,7 +20,7 @@ export class Outage {
   readonly #words: Words
   /** When the first failure was; absent while the store answers. */
   #since: number | undefined
-  #endedAt = -Infinity
+  #era = 0
   #askedAt = -Infinity
   #toldAt = -Infinity
   /** Requests that went without an answer. */
@@ -37,6 +37,14 @@ export class Outage {
     return this.#since !== undefined
   }
 
+  /**
+   * Changes whenever an outage begins or ends. What comes of a command counts only in the era in which it was sent: else a
+   * store that answers every other command would be on and off again many times in a second.
+   */
+  get era(): number {
+    return this.#era
+  }
+
   /** Whether the store may be asked now. During an outage that is true for one in a second. */
   mayAsk(now: number): boolean {
     if (this.#since === undefined) return true
@@ -46,27 +54,27 @@ export class Outage {
     return true
   }
 
-  /** The store has answered in time. */
-  answered(now: number): Effect.Effect<void> {
-    if (this.#since === undefined) return Effect.void
+  /** A command that was sent in that era was answered in time. */
+  answered(now: number, era: number): Effect.Effect<void> {
+    if (this.#since === undefined || era !== this.#era) return Effect.void
     const lasted = Math.max(0, now - this.#since)
     const told = Effect.logInfo("rate limits: Redis answers again, and requests are counted").pipe(
       Effect.annotateLogs({ outage_ms: lasted, requests: this.#requests, lost_corrections: this.#corrections })
     )
     this.#since = undefined
-    this.#endedAt = now
+    this.#era++
     this.#requests = 0
     this.#corrections = 0
     return told
   }
 
-  /** A command that was sent at `sentAt` has failed. */
-  failed(now: number, sentAt: number, problem: string): Effect.Effect<void> {
-    // What failed in an outage that is over by now says nothing of the present.
-    if (sentAt < this.#endedAt && sentAt <= now) return Effect.void
+  /** A command that was sent in that era has failed. */
+  failed(now: number, era: number, problem: string): Effect.Effect<void> {
+    if (era !== this.#era) return Effect.void
     this.#askedAt = now
     if (this.#since !== undefined) return this.#remind(now, problem)
     this.#since = now
+    this.#era++
     this.#toldAt = now
     return Effect.logError(`rate limits: Redis does not answer, ${this.#words.consequence}`).pipe(
       Effect.annotateLogs({ problem })
