@@ -17,7 +17,7 @@ import type { Caller } from "../../src/sdk/Caller.ts"
 import { BudgetList, Problem, UsageReport } from "../../src/sdk/GatewayApi.ts"
 import { fail, StoreUnavailable, Unauthorized } from "../../src/sdk/GatewayError.ts"
 import { Identity } from "../../src/sdk/Identity.ts"
-import { Tenants } from "../../src/sdk/Tenant.ts"
+import { type TenantPolicy, Tenants } from "../../src/sdk/Tenant.ts"
 import { type UsageRecord, UsageSinkRegistry } from "../../src/sdk/UsageSink.ts"
 import * as GatewayServer from "../../src/server/GatewayServer.ts"
 import * as BudgetsApi from "../../src/server/native/BudgetsApi.ts"
@@ -49,16 +49,26 @@ const identity = Layer.succeed(Identity, {
   }
 })
 
+const policy = (name: string, parent?: string): TenantPolicy => ({
+  name,
+  interceptors: [],
+  rateLimits: [],
+  budgets: [],
+  ...(parent === undefined ? {} : { parent })
+})
 const tree = [
-  { name: "acme" },
-  { name: "acme-labs", parent: "acme" },
-  { name: "acme-labs-berlin", parent: "acme-labs" },
-  { name: "globex" }
-].map((tenant) => ({ ...tenant, interceptors: [], rateLimits: [], budgets: [] }))
+  policy("acme"),
+  policy("acme-labs", "acme"),
+  policy("acme-labs-berlin", "acme-labs"),
+  policy("globex")
+]
+
+/** Its own sinks would come beside the one under test. */
+const yaml = "usage: { sinks: [] }\nproviders:\n  sandbox: { type: sandbox }"
 
 /** A gateway over the database in a file, and what writes records into it. */
-const start = async (file: string, tenants: ReadonlyArray<(typeof tree)[number]>) => {
-  const config = Result.getOrThrow(ConfigFile.parse("providers:\n  sandbox: { type: sandbox }", "gateway.yaml", {}))
+const start = async (file: string, tenants: ReadonlyArray<TenantPolicy>) => {
+  const config = Result.getOrThrow(ConfigFile.parse(yaml, "gateway.yaml", {}))
   const runtime = ManagedRuntime.make(
     GatewayServer.layer({ host: "127.0.0.1", port: 0, maxBodyBytes: 1_000_000, drainTimeout: 1000 }).pipe(
       Layer.provideMerge(Layer.mergeAll(UsageSql.layer(), Tenants.layer(tenants), identity)),
@@ -307,7 +317,7 @@ describe("questions", () => {
   })
 
   it("have no answer where no records are kept, and that says how to keep some", async () => {
-    const without = await startGateway("usage: { sinks: [] }\nproviders:\n  sandbox: { type: sandbox }")
+    const without = await startGateway(yaml)
     try {
       const problem = decodeProblem(parsed(await (await fetch(`${without.url}/llm-gateway/v1/usage`)).text()))
       assert.deepInclude(problem, { code: "not_found", status: 404 })
@@ -347,8 +357,21 @@ const readCsv = (text: string): ReadonlyArray<ReadonlyArray<string | null>> => {
 describe("as CSV", () => {
   const search = "?from=2024-01&to=2024-02&group_by=tag,user"
   const texts = [
-    ...["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'quoted", "'=1"],
-    ...["a,b", "say \"hi\"", "two\r\nlines", "", "plain", "ünï 🚀", "1e5"]
+    "=1+1",
+    "+1",
+    "-1",
+    "@SUM(A1)",
+    "\tx",
+    "\rx",
+    "'quoted",
+    "'=1",
+    "a,b",
+    "say \"hi\"",
+    "two\r\nlines",
+    "",
+    "plain",
+    "ünï 🚀",
+    "1e5"
   ]
   beforeAll(async () => {
     const [first, ...rest] = texts.map((text, index) =>

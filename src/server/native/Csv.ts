@@ -19,8 +19,7 @@ const written = (cell: Cell): string => {
 }
 
 /**
- * Writes a table, a heading first. A text that begins with `=`, `+`, `-`, `@`, a tab, a carriage return or an apostrophe
- * gets an apostrophe in front; whoever takes one apostrophe off such a beginning has the text back.
+ * Writes a line with its end. A text that begins with `=`, `+`, `-`, `@`, a tab, a carriage return or an apostrophe gets
+ * an apostrophe in front; whoever takes one apostrophe off such a beginning has the text back.
  */
-export const csv = (heading: ReadonlyArray<string>, rows: ReadonlyArray<ReadonlyArray<Cell>>): string =>
-  [heading, ...rows].map((row) => `${row.map(written).join(",")}\r\n`).join("")
+export const csvLine = (cells: ReadonlyArray<Cell>): string => `${cells.map(written).join(",")}\r\n`

@@ -6,16 +6,16 @@
  * a tenant at the root, or of a gateway without configured tenants, sees everything; one of any other tenant sees that
  * tenant and those below it.
  */
-import { Clock, Effect, Option, Result, Schema } from "effect"
+import { Clock, Effect, Option, Result } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { type Caller, CurrentCaller } from "../../sdk/Caller.ts"
-import { UsageReport, type UsageReportRow } from "../../sdk/GatewayApi.ts"
+import type { UsageReportRow } from "../../sdk/GatewayApi.ts"
 import { fail, Forbidden, NotFound } from "../../sdk/GatewayError.ts"
 import { usd } from "../../sdk/Pricing.ts"
 import { Tenants } from "../../sdk/Tenant.ts"
-import { UsageLog, type UsageQuery, type UsageRow } from "../../sdk/UsageLog.ts"
-import { type Door, json, visit } from "../Door.ts"
-import { csv } from "./Csv.ts"
+import { type UsageGroup, UsageLog, type UsageQuery, type UsageRow } from "../../sdk/UsageLog.ts"
+import { type Door, visit } from "../Door.ts"
+import { type Cell, csvLine } from "./Csv.ts"
 import { type UsageParameters, usageParameters } from "./UsageParameters.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -76,16 +76,48 @@ const select = (asked: UsageParameters, caller: Caller, tree: TenantTree | undef
 // The answer
 // ---------------------------------------------------------------------------------------------------------------------
 
-const encodeReport = Schema.encodeSync(UsageReport)
+type EncodedRow = typeof UsageReportRow.Encoded
 
-const reportRow = (row: UsageRow): UsageReportRow => ({ ...row, costUsd: usd(row.costNanoUsd) })
+/** Written out by hand: through the schema, ten thousand rows take a tenth of a second and more. */
+const encodedRow = (row: UsageRow): EncodedRow => ({
+  group: row.group,
+  requests: row.requests,
+  input_tokens: row.inputTokens,
+  output_tokens: row.outputTokens,
+  cache_read_tokens: row.cacheReadTokens,
+  cache_write_tokens: row.cacheWriteTokens,
+  input_audio_tokens: row.inputAudioTokens,
+  input_image_tokens: row.inputImageTokens,
+  output_audio_tokens: row.outputAudioTokens,
+  output_image_tokens: row.outputImageTokens,
+  reasoning_tokens: row.reasoningTokens,
+  cost_usd: usd(row.costNanoUsd),
+  cost_nano_usd: row.costNanoUsd,
+  unpriced: row.unpriced,
+  estimated: row.estimated
+})
 
-const reportOf = (asked: UsageParameters, rows: ReadonlyArray<UsageRow>): UsageReport => ({
-  from: new Date(asked.from).toISOString(),
-  to: new Date(asked.to).toISOString(),
-  groupBy: asked.groupBy,
-  rows: rows.slice(0, asked.limit).map(reportRow),
-  truncated: rows.length > asked.limit
+/** Rows that are written in one go; other requests have their turn in between. */
+const slice = 500
+
+const writeRows = Effect.fnUntraced(function*(
+  rows: ReadonlyArray<UsageRow>,
+  write: (row: EncodedRow) => string
+) {
+  const texts: Array<string> = []
+  for (let from = 0; from < rows.length; from += slice) {
+    if (from > 0) yield* Effect.yieldNow
+    for (const row of rows.slice(from, from + slice)) texts.push(write(encodedRow(row)))
+  }
+  return texts
+})
+
+const isoOf = (unixMs: number): string => new Date(unixMs).toISOString()
+
+const asJson = Effect.fnUntraced(function*(asked: UsageParameters, rows: ReadonlyArray<UsageRow>, truncated: boolean) {
+  const range = `"from":"${isoOf(asked.from)}","to":"${isoOf(asked.to)}"`
+  const written = yield* writeRows(rows, JSON.stringify)
+  return `{${range},"group_by":${JSON.stringify(asked.groupBy)},"rows":[${written.join(",")}],"truncated":${truncated}}`
 })
 
 /** USD to the last digit, never as `1e-9`. */
@@ -109,14 +141,14 @@ const csvColumns = [
   "estimated"
 ] as const
 
-const asCsv = (report: UsageReport): string =>
-  csv(
-    [...report.groupBy, ...csvColumns],
-    encodeReport(report).rows.map((row) => [
-      ...report.groupBy.map((group) => row.group[group] ?? null),
-      ...csvColumns.map((column) => column === "cost_usd" ? exactUsd(row.cost_nano_usd) : row[column])
-    ])
-  )
+const asCsv = Effect.fnUntraced(function*(groupBy: ReadonlyArray<UsageGroup>, rows: ReadonlyArray<UsageRow>) {
+  const written = yield* writeRows(rows, (row) => {
+    const cells: Array<Cell> = groupBy.map((group) => row.group[group] ?? null)
+    for (const column of csvColumns) cells.push(column === "cost_usd" ? exactUsd(row.cost_nano_usd) : row[column])
+    return csvLine(cells)
+  })
+  return csvLine([...groupBy, ...csvColumns]) + written.join("")
+})
 
 /** How much an `accept` header wants a type, and how exactly it names it. */
 const wish = (accept: string, type: string): { readonly quality: number; readonly exactness: number } => {
@@ -154,13 +186,15 @@ export const read = (door: Door) =>
       const now = yield* Clock.currentTimeMillis
       const asked = yield* Effect.fromResult(Result.mapError(usageParameters(request.url, now), fail))
       const tree = Option.getOrUndefined(yield* Effect.serviceOption(Tenants))
-      const report = reportOf(asked, yield* log.aggregate(yield* select(asked, yield* CurrentCaller, tree)))
+      const found = yield* log.aggregate(yield* select(asked, yield* CurrentCaller, tree))
+      const truncated = found.length > asked.limit
+      const rows = truncated ? found.slice(0, asked.limit) : found
       const headers = { "x-request-id": requestId, vary: "accept" }
       return wantsCsv(request.headers["accept"])
-        ? HttpServerResponse.text(asCsv(report), {
+        ? HttpServerResponse.text(yield* asCsv(asked.groupBy, rows), {
           contentType: "text/csv; charset=utf-8; header=present",
-          headers: { ...headers, "x-gateway-truncated": String(report.truncated), "x-content-type-options": "nosniff" }
+          headers: { ...headers, "x-gateway-truncated": String(truncated), "x-content-type-options": "nosniff" }
         })
-        : json(encodeReport(report), headers)
+        : HttpServerResponse.text(yield* asJson(asked, rows, truncated), { contentType: "application/json", headers })
     })
   )
