@@ -12,6 +12,7 @@ import type { ModelInfo } from "../../sdk/Model.ts"
 import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
+import * as AdminApi from "./AdminApi.ts"
 import { problemOf } from "./Problem.ts"
 import * as RoutesApi from "./RoutesApi.ts"
 
@@ -77,6 +78,10 @@ const served: ServedPaths = {
   "/llm-gateway/v1/chat/completions": "POST",
   "/llm-gateway/v1/models": "GET, HEAD",
   "/llm-gateway/v1/routes": "GET, HEAD",
+  "/llm-gateway/v1/routes/:name/explain": "POST",
+  "/llm-gateway/v1/admin/keys": "GET, HEAD, POST",
+  "/llm-gateway/v1/admin/keys/:id": "DELETE",
+  "/llm-gateway/v1/admin/keys/:id/rotate": "POST",
   "/openapi.json": "GET, HEAD",
   "/docs": "GET, HEAD",
   "/health/live": "GET, HEAD",
@@ -97,6 +102,14 @@ export const layer = (options: RouteOptions) =>
           const list = RoutesApi.list(door)
           const explain = RoutesApi.explain(door, options.maxBodyBytes)
           return handlers.handleRaw("routes", () => list).handleRaw("explain", () => explain)
+        }),
+        HttpApiBuilder.group(GatewayApi, "admin", (handlers) => {
+          const admin = AdminApi.make(door, options.maxBodyBytes)
+          return handlers
+            .handleRaw("createKey", () => admin.createKey)
+            .handleRaw("listKeys", () => admin.listKeys)
+            .handleRaw("revokeKey", () => admin.revokeKey)
+            .handleRaw("rotateKey", () => admin.rotateKey)
         })
       ])
     ),
