@@ -9,6 +9,7 @@ import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { ChatAnswer, ChatRequest, RoutedRequest } from "./Chat.ts"
 import { Issue } from "./GatewayError.ts"
+import { IssuedKeyJson, KeyJson, KeyListJson, NewKeyJson, RotationJson } from "./KeyJson.ts"
 import { ModelInfo } from "./Model.ts"
 import { RoutePolicy } from "./Routes.ts"
 import { UsageGroup } from "./UsageLog.ts"
@@ -38,12 +39,13 @@ const unauthorized = problem(401, "unauthorized: no key, or one that the gateway
 const failures = [
   invalid,
   unauthorized,
+  problem(402, "budget_exceeded: `context.budget` names the budget, `context.resets_at` when it starts anew"),
   problem(403, "forbidden, model_not_approved, request_blocked, response_blocked"),
   problem(404, "model_not_found, schema_not_found"),
   problem(410, "model_deprecated"),
   problem(413, "payload_too_large"),
   problem(422, "capability_not_supported: `context.models` names some that can"),
-  problem(429, "the provider's quota is used up; `retry-after` says when to come back"),
+  problem(429, "rate_limited, or the provider's quota is used up; `retry-after` says when to come back"),
   problem(500, "internal_error: the cause is in the gateway's log under `request_id`"),
   problem(502, "provider_error: the provider failed, or refused the gateway's own key"),
   problem(503, "provider_error of an overloaded provider, store_unavailable, overloaded"),
@@ -365,12 +367,68 @@ const budgets = HttpApiEndpoint.get("budgets", "/budgets", {
   override: { security }
 }))
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Administration
+// ---------------------------------------------------------------------------------------------------------------------
+
+const forbidden = problem(403, "forbidden: the caller may not administrate keys, or not those of this tenant")
+const noSuchKey = problem(404, "not_found: there is no such key, or this gateway keeps no keys")
+const keyStoreDown = problem(503, "store_unavailable: the key store does not answer")
+
+/** What a page of the list is asked for by. What comes twice is refused by the handler, in this API's own words. */
+const pageParameter = Schema.optionalKey(Schema.Union([Schema.String, Schema.Array(Schema.String)]))
+
+const createKey = HttpApiEndpoint.post("createKey", "/admin/keys", {
+  payload: NewKeyJson.annotate({ identifier: "NewKey" }),
+  success: IssuedKeyJson.annotate({ identifier: "IssuedKey", httpApiStatus: 201 }),
+  error: [invalid, unauthorized, forbidden, noSuchKey, problem(413, "payload_too_large"), keyStoreDown]
+}).annotateMerge(OpenApi.annotations({
+  summary: "Create a key",
+  description: "Makes a key for a tenant. The answer holds its secret, which is shown this once and kept as a hash.",
+  override: { security }
+}))
+
+const listKeys = HttpApiEndpoint.get("listKeys", "/admin/keys", {
+  query: { after: pageParameter, limit: pageParameter, tenant: pageParameter },
+  success: KeyListJson.annotate({ identifier: "KeyList" }),
+  error: [invalid, unauthorized, forbidden, noSuchKey, keyStoreDown]
+}).annotateMerge(OpenApi.annotations({
+  summary: "List keys",
+  description:
+    "The keys that the caller may administrate, by their ids: those after `after`, at most `limit` (100 unless told, " +
+    "1000 at most), of `tenant` alone where it is given. `next` is the `after` of the next page.",
+  override: { security }
+}))
+
+const revokeKey = HttpApiEndpoint.delete("revokeKey", "/admin/keys/:id", {
+  params: { id: Schema.String },
+  success: KeyJson.annotate({ identifier: "Key" }),
+  error: [invalid, unauthorized, forbidden, noSuchKey, keyStoreDown]
+}).annotateMerge(OpenApi.annotations({
+  summary: "Revoke a key",
+  description: "From now on the key is refused, on every replica within seconds. Doing it twice changes nothing.",
+  override: { security }
+}))
+
+const rotateKey = HttpApiEndpoint.post("rotateKey", "/admin/keys/:id/rotate", {
+  params: { id: Schema.String },
+  payload: RotationJson.annotate({ identifier: "Rotation" }),
+  success: IssuedKeyJson.annotate({ identifier: "IssuedKey" }),
+  error: [invalid, unauthorized, forbidden, noSuchKey, keyStoreDown]
+}).annotateMerge(OpenApi.annotations({
+  summary: "Rotate a key",
+  description:
+    "Gives the key a new secret, shown this once. Those before it stay good for `grace`, by default not at all.",
+  override: { security }
+}))
+
 /** The native API. */
 export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("chat").add(chat).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),
-  HttpApiGroup.make("usage").add(usage, budgets).prefix("/llm-gateway/v1")
+  HttpApiGroup.make("usage").add(usage, budgets).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("admin").add(createKey, listKeys, revokeKey, rotateKey).prefix("/llm-gateway/v1")
 ).annotateMerge(OpenApi.annotations({
   title: "LLM Gateway",
   version: "1",

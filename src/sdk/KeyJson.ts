@@ -253,7 +253,7 @@ export const newKeyJson = ({ restrictions, ...key }: NewKey): NewKeyJson => ({
   ...restrictionsOf(restrictions)
 })
 
-/** What is known of a key. What it says of itself was checked when it was made, or is the configuration's own. */
+/** What is known of a key. Its texts were checked when it was made, or are the configuration's own. */
 export const KeyJson = Schema.Struct({
   id: Schema.String,
   name: Schema.optionalKey(Schema.String),
@@ -262,6 +262,7 @@ export const KeyJson = Schema.Struct({
   tags: Schema.Array(Schema.String),
   admin: Schema.Boolean,
   ...restrictionFields,
+  models: Schema.optionalKey(Schema.Array(Schema.String)),
   source: Schema.Literals(["configuration", "store"]),
   createdAt: Schema.optionalKey(Moment),
   expiresAt: Schema.optionalKey(Moment),

@@ -133,8 +133,12 @@ export const visit = <R>(
 export const json = (body: unknown, headers: Readonly<Record<string, string>>): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.text(JSON.stringify(body), { contentType: "application/json", headers })
 
-/** Paths, and the methods that each one takes as an `allow` header lists them. */
+/** Paths, and the methods that each one takes as an `allow` header lists them. A segment such as `:id` stands for any one. */
 export type ServedPaths = Readonly<Record<string, string>>
+
+const fits = (pattern: ReadonlyArray<string>, segments: ReadonlyArray<string>): boolean =>
+  pattern.length === segments.length &&
+  pattern.every((segment, at) => segment.startsWith(":") ? segments[at] !== "" : segment === segments[at])
 
 const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"] as const
 
@@ -143,11 +147,14 @@ const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"] as
  * one route for each method, since one for all of them would take HEAD, too, which the router otherwise answers as GET.
  */
 export const otherwise = (door: Door, path: `/${string}*`, served: ServedPaths) => {
+  const patterns = Object.entries(served).map(([pattern, allow]) => ({ segments: pattern.split("/"), allow }))
   const refuse = visit(door, ({ request }) => {
     const asked = request.url.split("?", 1)[0] ?? ""
-    const allow = Object.hasOwn(served, asked) ? served[asked] : undefined
+    const segments = asked.split("/")
+    const allow = patterns.find((pattern) => fits(pattern.segments, segments))?.allow
     return Effect.fail(fail(
-      allow === undefined
+      // A path that is served with this method, and yet came here, holds a segment that the router does not take.
+      allow === undefined || allow.split(", ").includes(request.method)
         ? new NotFound({ message: `there is nothing at ${request.method} ${asked.slice(0, 200)}` })
         : new MethodNotAllowed({ message: `${asked} takes ${allow}, not ${request.method}`, allow })
     ))

@@ -134,7 +134,7 @@ export const make = Effect.fnUntraced(function*(
         flight = undefined
         return Deferred.fail(landing, unavailable)
       })),
-      Effect.forkIn(scope),
+      Effect.forkIn(scope, { startImmediately: true }),
       Effect.as(landing)
     )
   })

@@ -175,12 +175,20 @@ export const make = Effect.fnUntraced(function*(
       : Effect.logInfo("the key store answers again")
   })
 
+  // The fiber itself may not have begun yet when it is ended, and so cannot see to this.
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      failing = true
+      retryAt = Infinity
+      landAll()
+    })
+  )
   yield* Effect.gen(function*() {
     for (;;) {
       yield* work.await
       yield* waiting.length > 0 ? fly() : work.close
     }
-  }).pipe(Effect.ensuring(Effect.sync(landAll)), Effect.forkScoped)
+  }).pipe(Effect.forkScoped)
 
   /** Waits for what the store says; where it says nothing, `otherwise`. */
   const asked = (digest: string, now: number, otherwise: Answer): Answer => {

@@ -13,6 +13,7 @@ import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPat
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as BudgetsApi from "./BudgetsApi.ts"
+import * as AdminApi from "./AdminApi.ts"
 import { problemOf } from "./Problem.ts"
 import * as RoutesApi from "./RoutesApi.ts"
 import * as UsageApi from "./UsageApi.ts"
@@ -84,6 +85,10 @@ const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/routes": "GET, HEAD",
   "/llm-gateway/v1/usage": "GET, HEAD",
   "/llm-gateway/v1/budgets": "GET, HEAD",
+  "/llm-gateway/v1/routes/:name/explain": "POST",
+  "/llm-gateway/v1/admin/keys": "GET, HEAD, POST",
+  "/llm-gateway/v1/admin/keys/:id": "DELETE",
+  "/llm-gateway/v1/admin/keys/:id/rotate": "POST",
   "/openapi.json": "GET, HEAD",
   "/docs": "GET, HEAD",
   "/health/live": "GET, HEAD",
@@ -110,6 +115,14 @@ export const layer = (options: RouteOptions) =>
           const usage = UsageApi.read(door)
           const budgets = BudgetsApi.list(door, balances)
           return handlers.handleRaw("usage", () => usage).handleRaw("budgets", () => budgets)
+        }),
+        HttpApiBuilder.group(GatewayApi, "admin", (handlers) => {
+          const admin = AdminApi.make(door, options.maxBodyBytes)
+          return handlers
+            .handleRaw("createKey", () => admin.createKey)
+            .handleRaw("listKeys", () => admin.listKeys)
+            .handleRaw("revokeKey", () => admin.revokeKey)
+            .handleRaw("rotateKey", () => admin.rotateKey)
         })
       ])
     ),
