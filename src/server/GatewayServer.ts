@@ -4,7 +4,7 @@
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Effect, Layer } from "effect"
-import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest } from "effect/http"
+import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest, UrlParams } from "effect/http"
 import { type RouteOptions, unroutable } from "./Door.ts"
 import * as NativeApi from "./native/NativeApi.ts"
 import * as NodeListener from "./NodeListener.ts"
@@ -41,10 +41,14 @@ const isRouteNotFound = (error: unknown): boolean =>
 export const routes = (options: RouteOptions) =>
   Layer.mergeAll(OpenAiDialect.layer(options), NativeApi.layer(options), Health.layer, withoutEmptyErrors)
 
+/** What stands in an address's query is in no trace: some clients send their keys there, whatever the gateway asks for. */
+const noQueryInTraces = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])
+
 /** The listening service. */
 export const layer = (options: ServerOptions) =>
   HttpRouter.serve(routes(options), { disableLogger: true, disableListenLog: true }).pipe(
     Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(options.maxBodyBytes))),
+    Layer.provide(noQueryInTraces),
     Layer.provideMerge(NodeHttpServer.layer(() => NodeListener.make(OpenAiDialect.door.encodeError), {
       host: options.host,
       port: options.port,
