@@ -4,7 +4,7 @@
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Effect, Layer } from "effect"
-import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest } from "effect/http"
+import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest, UrlParams } from "effect/http"
 import { type RouteOptions, unroutable } from "./Door.ts"
 import * as NativeApi from "./native/NativeApi.ts"
 import * as NodeListener from "./NodeListener.ts"
@@ -44,10 +44,14 @@ export const routes = (options: RouteOptions) =>
     options.metrics === false ? all : Layer.mergeAll(all, Metrics.layer(NativeApi.door))
   )
 
+/** What stands in an address's query is in no trace: some clients send their keys there, whatever the gateway asks for. */
+const noQueryInTraces = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])
+
 /** The listening service. */
 export const layer = (options: ServerOptions) =>
   HttpRouter.serve(routes(options), { disableLogger: true, disableListenLog: true }).pipe(
     Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(options.maxBodyBytes))),
+    Layer.provide(noQueryInTraces),
     Layer.provideMerge(NodeHttpServer.layer(() => NodeListener.make(OpenAiDialect.door.encodeError), {
       host: options.host,
       port: options.port,

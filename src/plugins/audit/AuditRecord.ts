@@ -15,5 +15,12 @@ const snakeCase = (name: string): string => {
 }
 
 /** The details with their names in snake_case. */
-export const encodeDetails = (details: AuditEvent["details"]): Readonly<Record<string, string | number | boolean>> =>
-  Object.fromEntries(Object.entries(details).map(([name, value]) => [snakeCase(name), value]))
+export const encodeDetails = (details: AuditEvent["details"]): Readonly<Record<string, string | number | boolean>> => {
+  // Without a prototype a detail of any name is kept, even one named `__proto__`.
+  const encoded: Record<string, string | number | boolean> = Object.create(null)
+  for (const name in details) {
+    const value = details[name]
+    if (value !== undefined) encoded[snakeCase(name)] = value
+  }
+  return encoded
+}

@@ -44,6 +44,25 @@ export const registration = (
 
 /** What is shorter is no secret but a version or a flag, and hiding it would only garble messages. */
 const minSecretLength = 12
+/** The beginning of a secret that is as long as this gives some of it away. */
+const minCutLength = 8
+
+/** A secret as it stands in plain text, in JSON, in JSON that a JSON string holds, and in an address. */
+const shapesOf = (secret: string): ReadonlyArray<string> => {
+  const quoted = JSON.stringify(secret).slice(1, -1)
+  return [secret, quoted, JSON.stringify(quoted).slice(1, -1), encodeURIComponent(secret)]
+}
+
+const hidden = "[hidden]"
+
+/** Hides the beginning of a secret at the end of a text: upstreams' words are cut where they are long. */
+const withoutCut = (text: string, shape: string): string => {
+  const mark = text.endsWith("…") ? 1 : 0
+  for (let length = Math.min(shape.length, text.length) - 1; length >= minCutLength; length--) {
+    if (text.endsWith(shape.slice(0, length), text.length - mark)) return text.slice(0, -length - mark) + hidden
+  }
+  return text
+}
 
 /**
  * Makes errors of what an upstream tells. Some servers quote the key that they refuse, or all headers of the request; the
@@ -54,11 +73,12 @@ export const errorOf = (
   { apiKey, apiKeys = [], headers = {} }: HttpProviderOptions
 ): (failure: Failure) => ProviderError => {
   const keys = apiKey === undefined ? apiKeys : [apiKey, ...apiKeys]
-  const secrets = [...keys.map(Redacted.value), ...Object.values(headers)].filter((value) =>
-    value.length >= minSecretLength
-  )
-  const concealed = (told: string): string =>
-    secrets.reduce((text, secret) => text.replaceAll(secret, "[hidden]"), told)
+  const secrets = [...keys.map(Redacted.value), ...Object.values(headers)]
+  const shapes = Array.from(new Set(secrets.filter(({ length }) => length >= minSecretLength).flatMap(shapesOf)))
+  const concealed = (told: string): string => {
+    const whole = shapes.reduce((text, shape) => text.replaceAll(shape, hidden), told)
+    return shapes.reduce(withoutCut, whole)
+  }
   return (failure) =>
     new ProviderError({
       provider,
