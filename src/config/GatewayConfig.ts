@@ -6,6 +6,7 @@
  * holds comes in through `ConfigFile.ts`.
  */
 import { Schema, SchemaGetter, SchemaTransformation } from "effect"
+import { isTimeZone } from "../sdk/BudgetWindow.ts"
 import { Capability } from "../sdk/Model.ts"
 import {
   absentIfEmpty,
@@ -245,14 +246,6 @@ const Breaker = section(
   },
   (breaker) => breaker.open <= breaker.max_open ? undefined : "open must not be longer than max_open"
 )
-
-const isTimeZone = (name: string): boolean => {
-  try {
-    return new Intl.DateTimeFormat("en", { timeZone: name }).resolvedOptions().timeZone !== ""
-  } catch {
-    return false
-  }
-}
 
 const TimeZone = Text.check(
   Schema.makeFilter((name: string) => isTimeZone(name) ? undefined : "expected a time zone such as Europe/Berlin")

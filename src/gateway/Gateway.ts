@@ -318,7 +318,7 @@ const make = Effect.fnUntraced(function*(
     }
     const settlements = yield* admission.finish(exchange, tokens, costs)
     if (audit?.isActive() === true) tellEnd(audit, exchange, records[0], interceptorOf(exit))
-    yield* ledger.post({ records, settlements })
+    yield* ledger.post({ records, settlements }, Exit.isSuccess(exit))
   })
 
   const began = (exchange: Exchange): void => {

@@ -31,10 +31,10 @@ export interface LedgerOptions {
 /** The ledger of one gateway. */
 export interface Ledger {
   /**
-   * Writes an entry down. Under `strict` it fails with `store_unavailable` where the record is not safe in time; it is
-   * tried further all the same.
+   * Writes an entry down. Under `strict` the entry of a request that has an answer (`isAnswered`) is waited for; it fails
+   * with `store_unavailable` where it is not safe in time, and is tried further all the same.
    */
-  readonly post: (entry: LedgerEntry) => Effect.Effect<void, GatewayError>
+  readonly post: (entry: LedgerEntry, isAnswered: boolean) => Effect.Effect<void, GatewayError>
   /** Fails with `store_unavailable` while `strict` could not keep its word: records wait that cannot be written. */
   readonly open: Effect.Effect<void, GatewayError>
   /** Entries that wait, are written and are lost. */
@@ -132,7 +132,8 @@ export const make = Effect.fnUntraced(function*(
     write: commit
   })
 
-  const committed = Effect.timeoutOrElse(queue.flush, {
+  // Requests are accounted for where they cannot be interrupted any more; waiting for longer than this is not accounting.
+  const committed = Effect.timeoutOrElse(Effect.interruptible(queue.flush), {
     duration: commitTimeoutMs,
     orElse: () => Effect.fail(notSafe)
   })
@@ -141,12 +142,13 @@ export const make = Effect.fnUntraced(function*(
   let retried = 0
   let written = 0
   return {
-    post: (entry) => {
+    post: (entry, isAnswered) => {
       if (entry.records.length === 0 && entry.settlements.length === 0) return Effect.void
-      if (queue.offer(entry)) return isStrict ? committed : Effect.void
+      const waits = isStrict && isAnswered
+      if (queue.offer(entry)) return waits ? committed : Effect.void
       // The queue has told of the record that is lost; the money must not be held for ever all the same.
       const released = Effect.ignore(settle(entry.settlements))
-      return isStrict ? Effect.andThen(released, Effect.fail(notSafe)) : released
+      return waits ? Effect.andThen(released, Effect.fail(notSafe)) : released
     },
     open: Effect.suspend(() => {
       const { stats } = queue

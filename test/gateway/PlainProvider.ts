@@ -53,8 +53,12 @@ export interface Composition extends GatewayOptions {
   readonly types?: Layer.Layer<TypeRegistry>
 }
 
-/** The gateway over these plugins, with a single attempt unless more are asked for; an answer's record comes before its end. */
-export const compose = (
+/**
+ * The gateway over these plugins and the given stores, with a single attempt unless more are asked for; an answer's record
+ * comes before its end.
+ */
+export const composeOver = <A>(
+  stores: Layer.Layer<A>,
   { interceptors = [], models = [], providers, sinks = [], types = TypeRegistry.layerEmpty, ...options }: Composition
 ) =>
   Gateway.layer({ attempts: 1, ledger: { durability: "strict" }, ...options }).pipe(
@@ -65,6 +69,10 @@ export const compose = (
       ...interceptors.map(Interceptor.layer),
       ...sinks.map(UsageSink.layer)
     )),
+    Layer.provideMerge(stores),
     Layer.provideMerge(Layer.mergeAll(Registries.layer, types)),
     Layer.orDie
   )
+
+/** As `composeOver`, without limits, budgets, tenants and audit trail. */
+export const compose = (composition: Composition) => composeOver(Layer.empty, composition)
