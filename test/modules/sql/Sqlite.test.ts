@@ -1,6 +1,6 @@
 /** What is SQLite's own: its file, its thread, and what becomes of both when something dies. */
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Deferred, Effect, Exit, Fiber, Layer, Redacted, Scope, Stream } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Redacted, Scope, Stream } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import { execFile } from "node:child_process"
 import { existsSync, mkdtempSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
@@ -94,6 +94,31 @@ describe("a file", () => {
       yield* Fiber.join(first)
       yield* Fiber.join(second)
       assert.deepStrictEqual(yield* numbers(other), [1, 2])
+    }))
+})
+
+describe("a transaction", () => {
+  it.live("that a statement ends by itself while it is interrupted leaves the database as it should be", () =>
+    Effect.gen(function*() {
+      const sql = yield* open(yield* sqliteFile)
+      yield* sql`CREATE TABLE numbers (n INTEGER UNIQUE)`
+      yield* sql`INSERT INTO numbers VALUES (-1)`
+      const inside = yield* Deferred.make<void>()
+      const fiber = yield* Effect.forkChild(sql.withTransaction(Effect.gen(function*() {
+        yield* sql`INSERT INTO numbers VALUES (0)`
+        yield* Deferred.succeed(inside, undefined)
+        // Takes a while, and then comes upon a number that is there.
+        yield* sql`INSERT OR ROLLBACK INTO numbers
+          WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 300000)
+          SELECT CASE n WHEN 300000 THEN -1 ELSE n END FROM c`
+      })))
+      yield* Deferred.await(inside)
+      for (let turn = 0; turn < 3; turn++) yield* Effect.promise(() => new Promise(setImmediate))
+      yield* Fiber.interrupt(fiber)
+      const exit = yield* Fiber.await(fiber)
+      assert.isTrue(Exit.isFailure(exit) && !Cause.hasDies(exit.cause))
+      yield* sql.withTransaction(sql`INSERT INTO numbers VALUES (2)`)
+      assert.deepStrictEqual(yield* numbers(sql), [-1, 2])
     }))
 })
 
