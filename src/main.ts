@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** The command line: `llm-gateway serve | check | models | chat | audit`. */
+/** The command line: `llm-gateway serve | check | models | chat | keys | audit`. */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import {
   Cause,
@@ -10,6 +10,7 @@ import {
   Layer,
   Logger,
   Option,
+  References,
   Runtime,
   Stdio,
   Stream,
@@ -23,7 +24,9 @@ import * as ConfigFile from "./config/ConfigFile.ts"
 import { environmentProblems, type EnvironmentRecord, fromEnvironment, ollamaUrl } from "./config/Environment.ts"
 import type { GatewayConfig } from "./config/GatewayConfig.ts"
 import * as GatewayLayer from "./config/GatewayLayer.ts"
+import * as KeysCommand from "./config/KeysCommand.ts"
 import { inactiveSections, listenProblem } from "./config/StartupNotices.ts"
+import * as Stores from "./config/Stores.ts"
 import { Gateway } from "./gateway/Gateway.ts"
 import type { ChatRequest, Message } from "./sdk/Chat.ts"
 import { text, textOf } from "./sdk/Content.ts"
@@ -84,7 +87,7 @@ const config = Flag.File("config").pipe(
 type Described = ReturnType<typeof GatewayLayer.layer>
 
 /** Why a gateway could not be built, in the words of its configuration. */
-const startProblem = (error: Layer.Error<Described>): string => {
+const startProblem = (error: Layer.Error<Described> | Layer.Error<ReturnType<typeof Stores.keyStore>>): string => {
   switch (error._tag) {
     case "SqlError":
     case "MigrationError":
@@ -250,6 +253,22 @@ const chat = Command.make("chat", {
     )
   })).pipe(Command.withDescription("Asks a model one question"))
 
+/** What the command prints is for other programs, so the log goes to standard error, and only what matters. */
+const quietLog = Layer.mergeAll(
+  Logger.layer([Logger.withConsoleError(Logger.formatLogFmt)]),
+  Layer.succeed(References.MinimumLogLevel, "Warn")
+)
+
+const keys = KeysCommand.make(config, (file) =>
+  Layer.unwrap(Effect.map(loadConfig(file), (config) => {
+    const store = Stores.keyStore(config)
+    return Layer.catch(
+      store,
+      (error): Layer.Layer<Layer.Success<typeof store>, CliError.UserError> =>
+        Layer.effectContext(failed(startProblem(error)))
+    )
+  })).pipe(Layer.provideMerge(quietLog)))
+
 const printAnswer = (request: ChatRequest) =>
   Effect.gen(function*() {
     const gateway = yield* Gateway
@@ -283,7 +302,7 @@ for (const output of [process.stdout, process.stderr]) {
 
 const program = Command.make("llm-gateway").pipe(
   Command.withDescription("One interface in front of many LLM providers"),
-  Command.withSubcommands([serve, check, models, chat, auditCommand]),
+  Command.withSubcommands([serve, check, models, chat, keys, auditCommand]),
   Command.run({ version })
 )
 

@@ -3,7 +3,7 @@
  * audit events. What nothing in the configuration needs is not opened.
  */
 import { NodeRedis } from "@effect/platform-node"
-import { Layer, Redacted } from "effect"
+import { Clock, Effect, Layer, Redacted } from "effect"
 import { FetchHttpClient } from "effect/http"
 import * as Audit from "../gateway/Audit.ts"
 import * as BudgetsPostgres from "../modules/budgets/BudgetsPostgres.ts"
@@ -22,7 +22,8 @@ import * as AuditSql from "../plugins/audit/sql/AuditSql.ts"
 import * as UsageLogLines from "../plugins/usage/log/UsageLogLines.ts"
 import * as UsageNoop from "../plugins/usage/noop/UsageNoop.ts"
 import * as UsageSql from "../plugins/usage/sql/UsageSql.ts"
-import { AuditSinkRegistry } from "../sdk/AuditSink.ts"
+import { type AuditEventType, AuditSinkRegistry, AuditTrail } from "../sdk/AuditSink.ts"
+import { type KeyInfo, Keys } from "../sdk/Identity.ts"
 import { Tenants } from "../sdk/Tenant.ts"
 import type { AuthKeyConfig, GatewayConfig } from "./GatewayConfig.ts"
 import { policiesOf, restrictionsOf } from "./Policies.ts"
@@ -53,15 +54,32 @@ const migrations: Sql.Migrations = {
   ...BudgetMigrations.migrations
 }
 
+/** How long a Redis that has fallen silent may hold up the end of the process. */
+const redisPatience = "1 second"
+
+/** Closing the client waits for its commands' answers, which a silent server never gives. */
+const ends = Layer.effectDiscard(
+  Effect.acquireRelease(NodeRedis.NodeRedis, ({ client }) =>
+    Effect.ignore(Effect.timeoutOrElse(
+      Effect.tryPromise(() => client.close()),
+      {
+        duration: redisPatience,
+        orElse: () => Effect.sync(() => client.destroy())
+      }
+    )))
+)
+
 /** What the stores live in. One Layer is built once, however many stores stand on it, and not at all where none does. */
 const connections = ({ storage }: GatewayConfig) => ({
   sql: Sql.migrate(migrations).pipe(Layer.provideMerge(Sql.layer(storage.sql))),
-  redis: NodeRedis.layer({
+  redis: ends.pipe(Layer.provideMerge(NodeRedis.layer({
     url: storage.redis === undefined ? "" : Redacted.value(storage.redis),
     // What cannot be sent fails at once: in the client's own queue it would wait until long after its request.
     disableOfflineQueue: true,
+    // The stores limit their waiting themselves; the client's own way costs an AbortSignal for each command.
+    commandOptions: { timeout: 0 },
     socket: { connectTimeout: 5_000 }
-  })
+  })))
 })
 
 type Connections = ReturnType<typeof connections>
@@ -156,5 +174,44 @@ export const layer = (config: GatewayConfig) => {
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...config.usage.sinks.map((sink) => usageSink(sink, to)))),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...config.audit.sinks.map((sink) => auditSink(sink, to)))),
     Layer.provideMerge(Layer.mergeAll(AuditSinkRegistry.layer, Tenants.layer(policiesOf(config))))
+  )
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The command line's
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** Tells the audit trail of what the command line does to keys. */
+const audited = Layer.effect(
+  Keys,
+  Effect.gen(function*() {
+    const keys = yield* Keys
+    const audit = yield* AuditTrail
+    const tell = (type: AuditEventType, { id, tenant }: KeyInfo) =>
+      Effect.map(
+        Clock.currentTimeMillis,
+        (at) => audit.emit({ type, at, tenant, details: { key: id, key_tenant: tenant, by: "command line" } })
+      )
+    return Keys.of({
+      ...keys,
+      create: (key) => Effect.tap(keys.create(key), (issued) => tell("key_created", issued.key)),
+      revoke: (id) => Effect.tap(keys.revoke(id), (key) => tell("key_revoked", key)),
+      rotate: (id, graceMs) => Effect.tap(keys.rotate(id, graceMs), (issued) => tell("key_rotated", issued.key))
+    })
+  })
+)
+
+/**
+ * The keys for the command line, whatever `auth.mode` is. Its changes are told to audit sinks in the database; a file
+ * belongs to the process that serves.
+ */
+export const keyStore = (config: GatewayConfig) => {
+  const to = connections(config)
+  const sinks = config.audit.sinks.filter(({ type }) => type === "sql")
+  return audited.pipe(
+    Layer.provide(keys(config, to)),
+    Layer.provide(Audit.layer),
+    Layer.provide(Layer.mergeAll(Layer.empty, ...sinks.map((sink) => auditSink(sink, to)))),
+    Layer.provide(Layer.mergeAll(AuditSinkRegistry.layer, Tenants.layer(policiesOf(config))))
   )
 }

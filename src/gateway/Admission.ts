@@ -12,7 +12,7 @@ import type { Windows } from "../sdk/BudgetWindow.ts"
 import type { ChatRequest } from "../sdk/Chat.ts"
 import { BudgetExceeded, fail, type GatewayError } from "../sdk/GatewayError.ts"
 import { usd } from "../sdk/Pricing.ts"
-import type { RateDemand, RateLimits } from "../sdk/RateLimits.ts"
+import type { RateDemand, RateLevel, RateLimits } from "../sdk/RateLimits.ts"
 import type { Tenants } from "../sdk/Tenant.ts"
 import { eventOf } from "./AuditEvents.ts"
 import type { Exchange } from "./Exchange.ts"
@@ -132,6 +132,13 @@ export const make = (options: AdmissionOptions): Admission => {
       }))
     })
 
+  /** A refused caller, too, reads of the limit that it has used up. */
+  const shows = (exchange: Exchange) => ({ reason }: GatewayError): Effect.Effect<void> =>
+    Effect.sync(() => {
+      if (reason._tag !== "RateLimited" || reason.limit === undefined) return
+      exchange.rateLevels = [...exchange.rateLevels, reason.limit]
+    })
+
   /** Warns once for each share of an account that is spent. */
   const warn = (exchange: Exchange, balances: ReadonlyArray<Balance>): void => {
     if (audit === undefined || !audit.isActive()) return
@@ -156,9 +163,10 @@ export const make = (options: AdmissionOptions): Admission => {
     store: RateLimits["Service"],
     exchange: Exchange,
     demands: ReadonlyArray<RateDemand>
-  ): Effect.Effect<void, GatewayError> =>
-    Effect.map(store.take(demands), (levels) => {
+  ): Effect.Effect<ReadonlyArray<RateLevel>, GatewayError> =>
+    Effect.map(Effect.tapError(store.take(demands), shows(exchange)), (levels) => {
       exchange.rateLevels = exchange.rateLevels.length === 0 ? levels : [...exchange.rateLevels, ...levels]
+      return levels
     })
 
   const enter = (
@@ -223,7 +231,9 @@ export const make = (options: AdmissionOptions): Admission => {
     if (limits === undefined || declared.length === 0) return Effect.void
     const demands = Limits.sharedDemands(declared, exchange.caller, "requests", 1)
     exchange.taken.isCounted = true
-    return demands.length === 0 ? Effect.void : Effect.tapError(take(limits, exchange, demands), hit(exchange))
+    return demands.length === 0
+      ? Effect.void
+      : Effect.asVoid(Effect.tapError(take(limits, exchange, demands), hit(exchange)))
   }
 
   const admit = Effect.fnUntraced(function*(
@@ -262,8 +272,9 @@ export const make = (options: AdmissionOptions): Admission => {
       ]
       exchange.taken.isCounted = true
       if (demands.length > 0) {
-        asked.push(Effect.map(take(limits, exchange, demands), () => {
-          exchange.taken.tokens = tokens
+        asked.push(Effect.map(take(limits, exchange, demands), (levels) => {
+          // A store that lets requests pass while it is away has taken nothing.
+          exchange.taken.tokens = levels.length === 0 ? tokens.map((demand) => ({ ...demand, amount: 0 })) : tokens
         }))
       }
       const entered = enter(limits, exchange, declared, plan)

@@ -294,8 +294,9 @@ const make = Effect.fnUntraced(function*(
     const named = toolNames.size === 0
       ? chunks
       : Stream.map(chunks, (chunk) => chunkToCallerNames(chunk, toolNames))
-    return interceptStream(active, named, request, context).pipe(
-      Stream.catchDefect((defect) => Stream.fromEffect(failed(exchange, defect))),
+    const whole = Stream.catchDefect(named, (defect) => Stream.fromEffect(failed(exchange, defect)))
+    // The interceptors see to their own defects: what a provider breaks is not to be told as theirs.
+    return interceptStream(active, whole, request, context).pipe(
       finishing((exit) => {
         account.settle(request)
         return finish(exchange, asked, exit)

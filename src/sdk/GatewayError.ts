@@ -172,7 +172,15 @@ export class CapabilityNotSupported extends Schema.TaggedError<CapabilityNotSupp
 /** The caller has used up a limit of the gateway's own. */
 export class RateLimited extends Schema.TaggedError<RateLimited>()("RateLimited", {
   ...message,
-  retryAfterMs: Schema.Finite
+  retryAfterMs: Schema.Finite,
+  /** The limit that is used up, where it is one of requests or tokens; `resetMs` is until all of it is there again. */
+  limit: Schema.optionalKey(Schema.Struct({
+    name: Schema.String,
+    kind: Schema.Literals(["requests", "tokens"]),
+    limit: Schema.Finite,
+    remaining: Schema.Finite,
+    resetMs: Schema.Finite
+  }))
 }) {
   readonly code = "rate_limited"
   readonly status = 429

@@ -42,7 +42,6 @@ const content = {
   toolResult: "canaryToolResult",
   toolDescription: "canaryToolDescription",
   stop: "canaryStopSequence",
-  endUser: "canaryEndUserField",
   answer: "canaryAnswerText",
   answerArguments: "canaryAnswerArguments",
   reasoning: "canaryReasoning"
@@ -297,7 +296,7 @@ const bodies: Readonly<Record<"openai" | "native", (model: string, doing: string
   openai: (model, doing, stream) => ({
     model,
     stream,
-    user: content.endUser,
+    user: "the-end-user",
     stop: [content.stop],
     messages: [
       { role: "system", content: content.system },
@@ -688,6 +687,9 @@ describe("when all is over", () => {
     assert.isAbove(captured.spans.length, 100)
     assert.isAbove(captured.logs.length, 20)
     assert.include(captured.logs.join("\n"), "defect")
+    assert.isAbove(captured.audit.length, 100)
     assert.include(captured.usage.join("\n"), "the-key")
+    // Whom a request is for is what records are for.
+    assert.include(captured.audit.join("\n"), "the-end-user")
   })
 })

@@ -98,6 +98,7 @@ export const level = (demand: RateDemand, tokens: number, elapsedMs: number): Ra
 /** Buckets that hold too little, and how long the emptiest of them needs. */
 export class Shortage {
   #demand: RateDemand | undefined
+  #level: RateLevel | undefined
   #waitMs = 0
 
   /** Notes a bucket that holds too few `tokens` for the demand. */
@@ -106,6 +107,7 @@ export class Shortage {
     if (wait <= this.#waitMs) return
     this.#waitMs = wait
     this.#demand = demand
+    this.#level = level(demand, tokens, elapsedMs)
   }
 
   /** The refusal, where a bucket was noted. */
@@ -113,7 +115,8 @@ export class Shortage {
     return this.#demand === undefined ? undefined : fail(
       new RateLimited({
         message: `${inWords(this.#demand)}: try again in ${waitInWords(this.#waitMs)}`,
-        retryAfterMs: this.#waitMs
+        retryAfterMs: this.#waitMs,
+        ...(this.#level === undefined ? {} : { limit: this.#level })
       })
     )
   }
