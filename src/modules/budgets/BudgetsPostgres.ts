@@ -59,7 +59,7 @@ export const layer = (
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient
       const report = RemoteLedger.outages("PostgreSQL", yield* Clock.Clock)
-      const down = (error: SqlError.SqlError | Schema.SchemaError) => report(error.message)
+      const down = (error: SqlError.SqlError | Schema.SchemaError) => report(RemoteLedger.detail(error))
       const patience = BigInt(options.timeoutMs ?? 500)
 
       const remote = yield* RemoteLedger.make("PostgreSQL", {

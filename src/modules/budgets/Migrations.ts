@@ -107,15 +107,18 @@ const postgres = Effect.gen(function*() {
   // Replaces reservations by what was spent, and gives how many there were. An id that is not reserved counts nothing.
   yield* sql`CREATE FUNCTION budget_settle(the_ids TEXT[], the_actuals BIGINT[]) RETURNS INTEGER LANGUAGE plpgsql AS $$
   DECLARE
+    locked TEXT[];
     settled INTEGER;
     keys TEXT[];
     freed BIGINT[];
     costs BIGINT[];
   BEGIN
-    PERFORM 1 FROM budget_reservations r WHERE r.id = ANY(the_ids) ORDER BY r.id FOR UPDATE;
+    -- Only those are deleted that were locked in order: each statement sees what has been committed before it.
+    SELECT array_agg(l.id) INTO locked
+      FROM (SELECT r.id FROM budget_reservations r WHERE r.id = ANY(the_ids) ORDER BY r.id FOR UPDATE) AS l;
     WITH gone AS (
       DELETE FROM budget_reservations r USING unnest(the_ids, the_actuals) AS s(id, actual)
-      WHERE r.id = s.id RETURNING r.account_keys, r.amounts, s.actual
+      WHERE r.id = s.id AND r.id = ANY(locked) RETURNING r.account_keys, r.amounts, s.actual
     ), sums AS (
       SELECT u.key, sum(u.amount) AS freed, sum(g.actual) AS cost
       FROM gone g CROSS JOIN LATERAL unnest(g.account_keys, g.amounts) AS u(key, amount) GROUP BY u.key
