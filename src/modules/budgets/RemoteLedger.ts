@@ -114,12 +114,12 @@ export const make = Effect.fnUntraced(function*(
   const undo = ({ operation, reservation }: Undo): Effect.Effect<void> =>
     ledger.undo(reservation, operation).pipe(
       Effect.timeoutOrElse({ duration: slowCallMs, orElse: () => Effect.fail(noAnswer) }),
-      Effect.catch(() =>
-        reservation.expiresAt <= clock.currentTimeMillisUnsafe()
-          ? Effect.void
-          : Effect.delay(Effect.suspend(() => undo({ operation, reservation })), undoAgainAfter)
-      ),
-      Effect.asVoid
+      Effect.asVoid,
+      Effect.catchCause((cause) => {
+        if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
+        if (reservation.expiresAt <= clock.currentTimeMillisUnsafe()) return Effect.void
+        return Effect.delay(Effect.suspend(() => undo({ operation, reservation })), undoAgainAfter)
+      })
     )
   yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(undos), undo)))
   // What is waiting at the end gets one more chance; the rest expires.

@@ -1,4 +1,5 @@
 /** The ledgers on another machine, PostgreSQL and Redis: one round trip, and what happens when they do not answer. */
+import { NodeRedis } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Layer, type Scope } from "effect"
 import { Redis } from "effect/persistence"
@@ -115,45 +116,55 @@ for (const { available, name, reach } of remotes) {
           }
         }), { timeoutMs: 5_000 }))
 
-    it.live("with the store gone a request is told so at once, and all goes on when it is back", () =>
-      withLedger((proxy) =>
-        Effect.gen(function*() {
-          yield* reserve("1")
-          yield* Effect.promise(() => proxy.cut())
-          for (let turn = 0; turn < 5; turn++) {
-            const [error, ms] = yield* took(Effect.flip(reserve(`gone ${turn}`)))
-            assert.strictEqual(error.code, "store_unavailable")
-            assert.isBelow(ms, 1_000)
-          }
-          assert.strictEqual((yield* Effect.flip(settle("1", 60))).code, "store_unavailable")
-          assert.strictEqual((yield* Effect.flip(figures([a]))).code, "store_unavailable")
-          yield* Effect.promise(() => proxy.mend())
-          yield* works
-          yield* settle("1", 60)
-          yield* settle("1", 60)
-          yield* standing(60, 0)
-        })), 30_000)
+    it.live(
+      "with the store gone a request is told so at once, and all goes on when it is back",
+      () =>
+        withLedger((proxy) =>
+          Effect.gen(function*() {
+            yield* reserve("1")
+            yield* Effect.promise(() => proxy.cut())
+            for (let turn = 0; turn < 5; turn++) {
+              const [error, ms] = yield* took(Effect.flip(reserve(`gone ${turn}`)))
+              assert.strictEqual(error.code, "store_unavailable")
+              assert.isBelow(ms, 1_000)
+            }
+            assert.strictEqual((yield* Effect.flip(settle("1", 60))).code, "store_unavailable")
+            assert.strictEqual((yield* Effect.flip(figures([a]))).code, "store_unavailable")
+            yield* Effect.promise(() => proxy.mend())
+            yield* works
+            yield* settle("1", 60)
+            yield* settle("1", 60)
+            yield* standing(60, 0)
+          })
+        ),
+      30_000
+    )
 
-    it.live("a store that goes silent keeps nobody waiting, and what it did unseen is taken back", () =>
-      withLedger((proxy) =>
-        Effect.gen(function*() {
-          yield* reserve("1")
-          proxy.silence()
-          const [errors, ms] = yield* took(
-            Effect.forEach([1, 2, 3, 4, 5], (index) => Effect.flip(reserve(`late ${index}`)), {
-              concurrency: "unbounded"
-            })
-          )
-          for (const error of errors) assert.strictEqual(error.code, "store_unavailable")
-          assert.isAtLeast(ms, 290)
-          assert.isBelow(ms, 1_500)
-          proxy.speak()
-          yield* takenBack(proxy)
-          // They do not expire for years: that they are gone again is the taking back.
-          yield* standing(0, 100)
-          yield* settle("1", 10)
-          yield* standing(10, 0)
-        })), 30_000)
+    it.live(
+      "a store that goes silent keeps nobody waiting, and what it did unseen is taken back",
+      () =>
+        withLedger((proxy) =>
+          Effect.gen(function*() {
+            yield* reserve("1")
+            proxy.silence()
+            const [errors, ms] = yield* took(
+              Effect.forEach([1, 2, 3, 4, 5], (index) => Effect.flip(reserve(`late ${index}`)), {
+                concurrency: "unbounded"
+              })
+            )
+            for (const error of errors) assert.strictEqual(error.code, "store_unavailable")
+            assert.isAtLeast(ms, 290)
+            assert.isBelow(ms, 1_500)
+            proxy.speak()
+            yield* takenBack(proxy)
+            // They do not expire for years: that they are gone again is the taking back.
+            yield* standing(0, 100)
+            yield* settle("1", 10)
+            yield* standing(10, 0)
+          })
+        ),
+      30_000
+    )
 
     it.live("what waits for a silent store does not pile up", () =>
       withLedger((proxy) =>
@@ -170,69 +181,91 @@ for (const { available, name, reach } of remotes) {
           proxy.speak()
           yield* standing(0, 100)
           yield* works
-        })), 30_000)
+        })
+      ), 30_000)
 
-    it.live("a request that is cancelled while the store thinks leaves nothing reserved", () =>
-      withLedger((proxy) =>
-        Effect.gen(function*() {
-          yield* works
-          proxy.silence()
-          const fibers = yield* Effect.forEach(
-            [1, 2, 3],
-            (index) => Effect.forkChild(reserve(`cancelled ${index}`), { startImmediately: true })
-          )
-          const [, ms] = yield* took(Effect.forEach(fibers, Fiber.interrupt))
-          assert.isBelow(ms, 200)
-          proxy.speak()
-          yield* takenBack(proxy)
-          yield* standing(0, 0)
-        })), 30_000)
+    it.live(
+      "a request that is cancelled while the store thinks leaves nothing reserved",
+      () =>
+        withLedger((proxy) =>
+          Effect.gen(function*() {
+            yield* works
+            proxy.silence()
+            const fibers = yield* Effect.forEach(
+              [1, 2, 3],
+              (index) => Effect.forkChild(reserve(`cancelled ${index}`), { startImmediately: true })
+            )
+            const [, ms] = yield* took(Effect.forEach(fibers, Fiber.interrupt))
+            assert.isBelow(ms, 200)
+            proxy.speak()
+            yield* takenBack(proxy)
+            yield* standing(0, 0)
+          })
+        ),
+      30_000
+    )
 
-    it.live("a reservation that could not be extended is still there", () =>
-      withLedger((proxy) =>
-        Effect.gen(function*() {
-          yield* reserve("1", 100)
-          yield* reserve("1", 0)
-          proxy.silence()
-          assert.strictEqual((yield* Effect.flip(reserve("1", 50))).code, "store_unavailable")
-          proxy.speak()
-          yield* takenBack(proxy)
-          yield* standing(0, 100)
-          yield* reserve("1", 20)
-          yield* settle("1", 120)
-          yield* standing(120, 0)
-        })), 30_000)
+    it.live(
+      "a reservation that could not be extended is still there",
+      () =>
+        withLedger((proxy) =>
+          Effect.gen(function*() {
+            yield* reserve("1", 100)
+            yield* reserve("1", 0)
+            proxy.silence()
+            assert.strictEqual((yield* Effect.flip(reserve("1", 50))).code, "store_unavailable")
+            proxy.speak()
+            yield* takenBack(proxy)
+            yield* standing(0, 100)
+            yield* reserve("1", 20)
+            yield* settle("1", 120)
+            yield* standing(120, 0)
+          })
+        ),
+      30_000
+    )
 
-    it.live("a connection that breaks while the store thinks leaves nothing reserved", () =>
-      withLedger((proxy) =>
-        Effect.gen(function*() {
-          yield* works
-          proxy.silence()
-          const fiber = yield* Effect.forkChild(Effect.flip(reserve("broken")), { startImmediately: true })
-          yield* Effect.sleep(20)
-          yield* Effect.promise(() => proxy.cut())
-          proxy.speak()
-          assert.strictEqual((yield* Fiber.join(fiber)).code, "store_unavailable")
-          yield* Effect.promise(() => proxy.mend())
-          yield* works
-          yield* settle("works", 0)
-          yield* standing(0, 0)
-        })), 30_000)
+    it.live(
+      "a connection that breaks while the store thinks leaves nothing reserved",
+      () =>
+        withLedger((proxy) =>
+          Effect.gen(function*() {
+            yield* works
+            proxy.silence()
+            const fiber = yield* Effect.forkChild(Effect.flip(reserve("broken")), { startImmediately: true })
+            yield* Effect.sleep(20)
+            yield* Effect.promise(() => proxy.cut())
+            proxy.speak()
+            assert.strictEqual((yield* Fiber.join(fiber)).code, "store_unavailable")
+            yield* Effect.promise(() => proxy.mend())
+            yield* works
+            yield* settle("works", 0)
+            yield* standing(0, 0)
+          })
+        ),
+      30_000
+    )
 
-    it.live("expired reservations are swept, also by two sweepers at once, and their settling counts no more", () =>
-      Effect.flatMap(reach({ timeoutMs: 5_000, sweepIntervalMs: 20 }), ({ layer }) =>
-        Effect.gen(function*() {
-          yield* reserve("1", 100, now() + 200)
-          yield* reserve("2", 100)
-          yield* Effect.forEach(Array.from({ length: 300 }), (_, index) => reserve(`many ${index}`, 1, now() + 100))
-          yield* standing(0, 100)
-          yield* settle("1", 70)
-          yield* settle("2", 30)
-          yield* standing(30, 0)
-        }).pipe(
-          // Another replica, which does nothing but sweep.
-          Effect.provide(Layer.mergeAll(layer, Layer.effectDiscard(Layer.build(Layer.fresh(layer)))))
-        )), 30_000)
+    it.live(
+      "expired reservations are swept, also by two sweepers at once; one that was only slow counts, and once",
+      () =>
+        Effect.flatMap(reach({ timeoutMs: 5_000, sweepIntervalMs: 20 }), ({ layer }) =>
+          Effect.gen(function*() {
+            yield* reserve("1", 100, now() + 200)
+            yield* reserve("2", 100)
+            yield* Effect.forEach(Array.from({ length: 300 }), (_, index) => reserve(`many ${index}`, 1, now() + 100))
+            yield* standing(0, 100)
+            yield* settle("2", 30)
+            yield* standing(30, 0)
+            yield* settle("1", 70)
+            yield* settle("1", 70)
+            yield* standing(100, 0)
+          }).pipe(
+            // Another replica, which does nothing but sweep.
+            Effect.provide(Layer.mergeAll(layer, Layer.effectDiscard(Layer.build(Layer.fresh(layer)))))
+          )),
+      30_000
+    )
   })
 }
 
@@ -284,36 +317,40 @@ describe.skipIf(postgresUrl === undefined)("budgets in PostgreSQL", () => {
         Layer.provideMerge(BudgetsPostgres.layer({ timeoutMs: 200, sweepIntervalMs: 3_600_000 }), database(url))
       ))))
 
-  it.live("batches that meet in many accounts and ids in any order never lock each other", () =>
-    withDatabase(Effect.gen(function*() {
-      const budgets = yield* Budgets
-      const accounts = Array.from({ length: 12 }, (_, index) => account(`shared ${index}`, 9e15))
-      const turned = (by: number) => [...accounts.slice(by % 12), ...accounts.slice(0, by % 12)]
-      for (let index = 0; index < 60; index++) {
-        const order = index % 2 === 0 ? turned(index) : turned(index).toReversed()
-        yield* budgets.reserve({ id: `${index}`, accounts: order, amountNanoUsd: 5, expiresAt: later })
-      }
-      const ids = Array.from({ length: 60 }, (_, index) => `${index}`)
-      yield* Effect.forEach(ids, (_, index) =>
-        Effect.all([
-          budgets.settle([...ids.slice(index), ...ids.slice(0, index)].map((id) => ({
-            id,
-            accounts: [],
-            actualNanoUsd: 3
-          }))),
-          budgets.reserve({
-            id: ids[59 - index] ?? "",
-            accounts: turned(7 * index).toReversed(),
-            amountNanoUsd: 1,
-            expiresAt: later
-          })
-        ], { concurrency: "unbounded" }), { concurrency: "unbounded" })
-      yield* budgets.settle(ids.map((id) => ({ id, accounts: [], actualNanoUsd: 0 })))
-      for (const [spent, reserved] of yield* figures(accounts)) {
-        assert.strictEqual(reserved, 0)
-        assert.isAtLeast(spent, 180)
-      }
-    })), 30_000)
+  it.live(
+    "batches that meet in many accounts and ids in any order never lock each other",
+    () =>
+      withDatabase(Effect.gen(function*() {
+        const budgets = yield* Budgets
+        const accounts = Array.from({ length: 12 }, (_, index) => account(`shared ${index}`, 9e15))
+        const turned = (by: number) => [...accounts.slice(by % 12), ...accounts.slice(0, by % 12)]
+        for (let index = 0; index < 60; index++) {
+          const order = index % 2 === 0 ? turned(index) : turned(index).toReversed()
+          yield* budgets.reserve({ id: `${index}`, accounts: order, amountNanoUsd: 5, expiresAt: later })
+        }
+        const ids = Array.from({ length: 60 }, (_, index) => `${index}`)
+        yield* Effect.forEach(ids, (_, index) =>
+          Effect.all([
+            budgets.settle([...ids.slice(index), ...ids.slice(0, index)].map((id) => ({
+              id,
+              accounts: [],
+              actualNanoUsd: 3
+            }))),
+            budgets.reserve({
+              id: ids[59 - index] ?? "",
+              accounts: turned(7 * index).toReversed(),
+              amountNanoUsd: 1,
+              expiresAt: later
+            })
+          ], { concurrency: "unbounded" }), { concurrency: "unbounded" })
+        yield* budgets.settle(ids.map((id) => ({ id, accounts: [], actualNanoUsd: 0 })))
+        for (const [spent, reserved] of yield* figures(accounts)) {
+          assert.strictEqual(reserved, 0)
+          assert.isAtLeast(spent, 180)
+        }
+      })),
+    30_000
+  )
 
   it.live("what is left in the tables is bounded: no settled reservation, no account of a window long past", () =>
     Effect.gen(function*() {
@@ -367,7 +404,12 @@ describe.skipIf(redisUrl === undefined)("budgets in Redis", () => {
         answers = true
         yield* standing(70, 0)
         yield* settle("recorded", 70)
+        yield* settle("recorded", 70)
         yield* standing(70, 0)
+        // Its record came late.
+        yield* settle("not recorded", 5)
+        yield* settle("not recorded", 5)
+        yield* standing(75, 0)
       }).pipe(Effect.provide(
         BudgetsRedis.layer({ prefix, sweepIntervalMs: 10, settleFirstMs: 10 }).pipe(
           Layer.provide([usage, redisClient(redisUrl ?? "")])
@@ -391,6 +433,32 @@ describe.skipIf(redisUrl === undefined)("budgets in Redis", () => {
         )
       ))
     }))
+
+  it.live(
+    "a client that keeps commands until it is connected again sends no reservation that stays",
+    () =>
+      Effect.gen(function*() {
+        const prefix = yield* redisPrefix
+        const proxy = yield* proxyTo(redisUrl ?? "", 6379)
+        yield* Effect.gen(function*() {
+          yield* reserve("1")
+          yield* Effect.promise(() => proxy.cut())
+          const [errors, ms] = yield* took(
+            Effect.forEach([1, 2, 3], (index) => Effect.flip(reserve(`kept ${index}`)), { concurrency: "unbounded" })
+          )
+          for (const error of errors) assert.strictEqual(error.code, "store_unavailable")
+          assert.isBelow(ms, 1_500)
+          yield* Effect.promise(() => proxy.mend())
+          yield* takenBack(proxy)
+          yield* standing(0, 100)
+        }).pipe(Effect.provide(
+          BudgetsRedis.layer({ prefix, timeoutMs: 300, sweepIntervalMs: 3_600_000 }).pipe(
+            Layer.provide(Layer.orDie(NodeRedis.layer({ url: through(redisUrl ?? "", proxy) })))
+          )
+        ))
+      }),
+    30_000
+  )
 
   it.live("what is left in Redis is bounded: no settled reservation, and windows go after they have ended", () =>
     Effect.gen(function*() {

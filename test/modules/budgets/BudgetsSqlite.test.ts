@@ -122,6 +122,20 @@ describe("budgets in SQLite", () => {
       assert.deepStrictEqual(yield* figures([a, b]), [[105, 0], [105, 0]])
     })))
 
+  it.effect("a transaction whose commit fails has settled nothing", () =>
+    withLedger(Effect.gen(function*() {
+      const sql = yield* SqlClient.SqlClient
+      yield* sql`CREATE TABLE parents (id INTEGER PRIMARY KEY)`
+      yield* sql`CREATE TABLE children (parent INTEGER REFERENCES parents (id) DEFERRABLE INITIALLY DEFERRED)`
+      yield* reserve("1")
+      const orphan = sql`INSERT INTO children (parent) VALUES (7)`
+      const error = yield* Effect.flip(transaction(Effect.andThen(orphan, settle("1", 60))))
+      assert.strictEqual(error._tag, "SqlError")
+      assert.deepStrictEqual(yield* figures([a]), [[0, 100]])
+      yield* settle("1", 60)
+      assert.deepStrictEqual(yield* figures([a, b]), [[60, 0], [60, 0]])
+    })))
+
   it.effect("one reservation that many settle at once counts once", () =>
     withLedger(Effect.gen(function*() {
       for (let index = 0; index < 20; index++) {
@@ -167,31 +181,35 @@ describe("budgets in SQLite", () => {
       { maxAccounts: 4 }
     ))
 
-  it.live("a process that is killed while it writes has spent what it has committed, to the nano-dollar", () =>
-    Effect.gen(function*() {
-      const url = yield* sqliteFile
-      const committed = yield* Effect.promise(async () => {
-        const program = path.resolve(import.meta.dirname, "../../fixtures/BudgetWriter.ts")
-        const child = spawn(process.execPath, [program, url], { stdio: ["ignore", "pipe", "inherit"] })
-        const gone = once(child, "exit")
-        let lines = 0
-        for await (const _ of createInterface({ input: child.stdout })) {
-          if (++lines === 40) child.kill("SIGKILL")
-        }
-        const [, signal] = await gone
-        assert.strictEqual(signal, "SIGKILL")
-        return lines
-      })
-      yield* Effect.gen(function*() {
-        const sql = yield* SqlClient.SqlClient
-        const [row] = yield* sql<{ count: number; cost: number }>`
+  it.live(
+    "a process that is killed while it writes has spent what it has committed, to the nano-dollar",
+    () =>
+      Effect.gen(function*() {
+        const url = yield* sqliteFile
+        const committed = yield* Effect.promise(async () => {
+          const program = path.resolve(import.meta.dirname, "../../fixtures/BudgetWriter.ts")
+          const child = spawn(process.execPath, [program, url], { stdio: ["ignore", "pipe", "inherit"] })
+          const gone = once(child, "exit")
+          let lines = 0
+          for await (const _ of createInterface({ input: child.stdout })) {
+            if (++lines === 40) child.kill("SIGKILL")
+          }
+          const [, signal] = await gone
+          assert.strictEqual(signal, "SIGKILL")
+          return lines
+        })
+        yield* Effect.gen(function*() {
+          const sql = yield* SqlClient.SqlClient
+          const [row] = yield* sql<{ count: number; cost: number }>`
           SELECT count(*) AS count, sum(cost) AS cost FROM test_records`
-        const cost = Number(row?.cost)
-        assert.isAtLeast(Number(row?.count), 20 * committed)
-        assert.deepStrictEqual(
-          yield* figures([account("tenant", 1), account("user", 1), account("key", 1)]),
-          [[cost, 0], [cost, 0], [cost, 0]]
-        )
-      }).pipe(Effect.provide(open(url)))
-    }), 30_000)
+          const cost = Number(row?.cost)
+          assert.isAtLeast(Number(row?.count), 20 * committed)
+          assert.deepStrictEqual(
+            yield* figures([account("tenant", 1), account("user", 1), account("key", 1)]),
+            [[cost, 0], [cost, 0], [cost, 0]]
+          )
+        }).pipe(Effect.provide(open(url)))
+      }),
+    30_000
+  )
 })
