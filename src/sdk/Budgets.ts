@@ -33,6 +33,7 @@ export interface Reservation {
 /** What a request really cost; 0 gives all of its reservation back. */
 export interface Settlement {
   readonly id: string
+  /** For the reader: what counts are the accounts that the reservation drew from. */
   readonly accounts: ReadonlyArray<BudgetAccount>
   readonly actualNanoUsd: number
 }
@@ -48,13 +49,16 @@ export interface Balance {
 export class Budgets extends Context.Service<Budgets, {
   /**
    * Sets money aside in all of the accounts, or in none; a second reservation with the same id adds to the first. Gives
-   * the balances after it. Fails with `budget_exceeded`, which names the first account that has too little left, and with
-   * `store_unavailable`.
+   * the balances after it. Fails with `budget_exceeded`, which names the first account that has too little left, with
+   * `store_unavailable`, after which nothing stays reserved by this call, and with `validation_error` for figures that are
+   * no money and keys that no store holds. What costs nothing passes, also where a budget is overdrawn.
    */
   readonly reserve: (reservation: Reservation) => Effect.Effect<ReadonlyArray<Balance>, GatewayError>
   /**
-   * Replaces reservations by what was spent. Each counts once, however often it is settled. Fails with `store_unavailable`,
-   * and then none of them is settled.
+   * Replaces reservations by what was spent, be it more than was reserved. Each counts once, however often it is settled,
+   * and also when it has expired meanwhile; an id that was never reserved counts nothing. Fails with `store_unavailable`:
+   * settle all of them again, for some may have been settled. Fails with `validation_error` for a figure that is no money,
+   * and then none of them is settled, nor ever will be.
    */
   readonly settle: (settlements: ReadonlyArray<Settlement>) => Effect.Effect<void, GatewayError>
   /** How the accounts stand. Fails with `store_unavailable`. */

@@ -37,6 +37,9 @@ export interface AccountBookOptions {
   readonly readAgain: boolean
 }
 
+/** Expired reservations that are remembered, in case that they are settled after all. */
+const maxLate = 10_000
+
 /** Reservations at the same time. More than any node serves; one that is never settled stays only until it expires. */
 const maxReservations = 500_000
 
@@ -55,6 +58,8 @@ export class AccountBook {
   readonly #options: AccountBookOptions
   readonly #entries = new Map<string, Entry>()
   readonly #held = new Map<string, Held>()
+  /** Reservations that have expired: they hold nothing, but their accounts stay, and they can be settled. */
+  readonly #late = new Map<string, Held>()
   /** Goes through the accounts again and again; a map's iterator lives with what is added and removed. */
   #cursor: Iterator<Entry> = [][Symbol.iterator]()
   /** No reservation expires before, Unix ms. */
@@ -98,9 +103,9 @@ export class AccountBook {
     return entries.length === accounts.length ? entries : undefined
   }
 
-  /** The reservation with this id. */
+  /** The reservation with this id, also one that has expired. */
   held(id: string): Held | undefined {
-    return this.#held.get(id)
+    return this.#held.get(id) ?? this.#late.get(id)
   }
 
   /** Opens an account; `undefined` where the book is full of accounts that cannot be forgotten. */
@@ -143,10 +148,25 @@ export class AccountBook {
     if (now < this.#earliest) return
     let earliest = Infinity
     for (const held of this.#held.values()) {
-      if (held.expiresAt <= now) this.settle(held, 0)
+      if (held.expiresAt <= now) this.#release(held)
       else earliest = Math.min(earliest, held.expiresAt)
     }
     this.#earliest = earliest
+  }
+
+  #release(held: Held): void {
+    this.#held.delete(held.id)
+    this.#late.set(held.id, held)
+    for (const part of held.parts) {
+      part.entry.reserved -= part.amount
+      part.amount = 0
+    }
+    if (this.#late.size <= maxLate) return
+    for (const [id, { parts }] of this.#late) {
+      this.#late.delete(id)
+      for (const { entry } of parts) entry.holds--
+      return
+    }
   }
 
   /** Which of the accounts cannot pay, by its place; -1 where all can. */
@@ -163,9 +183,10 @@ export class AccountBook {
   /** Sets money aside, or more of it under the same id. */
   reserve(reservation: Reservation, entries: ReadonlyArray<Entry>): void {
     const { amountNanoUsd, expiresAt, id } = reservation
-    const known = this.#held.get(id)
+    const known = this.held(id)
     const held: Held = known ?? { id, parts: [], expiresAt }
-    if (known === undefined) this.#held.set(id, held)
+    this.#late.delete(id)
+    this.#held.set(id, held)
     held.expiresAt = Math.max(held.expiresAt, expiresAt)
     this.#earliest = Math.min(this.#earliest, expiresAt)
     for (const entry of entries) {
@@ -180,12 +201,13 @@ export class AccountBook {
     }
   }
 
-  /** Replaces a reservation by what was spent; one that has expired meanwhile holds nothing any more. */
+  /** Replaces a reservation by what was spent. */
   settle(held: Held, actual: number): void {
-    const live = this.#held.get(held.id) === held
-    if (live) this.#held.delete(held.id)
+    const known = this.held(held.id) === held
+    this.#held.delete(held.id)
+    this.#late.delete(held.id)
     for (const { amount, entry } of held.parts) {
-      if (live) {
+      if (known) {
         entry.reserved -= amount
         entry.holds--
       }

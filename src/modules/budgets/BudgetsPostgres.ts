@@ -1,7 +1,8 @@
 /**
  * Budgets of many replicas, in PostgreSQL: exact, and as durable as the usage records beside them. Reserving is one
  * statement; settling is one, and joins the transaction that it is called in, so that a record and what it cost are
- * committed together. So a reservation that has expired has no record, and its sweeping costs nothing.
+ * committed together. So a reservation that has expired has no record, and its sweeping costs nothing; should its request
+ * be settled all the same, because its replica was only slow, it counts then.
  *
  * A statement here never holds the locks of two calls, and all take them in the same order (see `Migrations.ts`). An
  * account serves one transaction after the other: what limits a busy one is how fast the database commits.
@@ -25,7 +26,7 @@ export interface BudgetsPostgresOptions extends RemoteLedger.RemoteLedgerOptions
 
 /** Reservations that one sweep settles. */
 const sweepAtOnce = 500
-/** How long an account is kept after its window has ended, ms: a week. */
+/** How long an account is kept after its window has ended, and a reservation after it has expired, ms: a week. */
 const keepFor = 7 * 86_400_000
 /** Accounts that are removed at once. */
 const removeAtOnce = 1_000
@@ -59,7 +60,7 @@ export const layer = (
     Effect.gen(function*() {
       const sql = yield* SqlClient.SqlClient
       const report = RemoteLedger.outages("PostgreSQL", yield* Clock.Clock)
-      const down = (error: SqlError.SqlError | Schema.SchemaError) => report(error.message)
+      const down = (error: SqlError.SqlError | Schema.SchemaError) => report(RemoteLedger.detail(error))
       const patience = BigInt(options.timeoutMs ?? 500)
 
       const remote = yield* RemoteLedger.make("PostgreSQL", {
@@ -96,17 +97,28 @@ export const layer = (
         )
       }, options)
 
-      const remove: Effect.Effect<void, SqlError.SqlError | Schema.SchemaError> = sql`WITH gone AS (
+      const removeAccounts = sql`WITH gone AS (
         DELETE FROM budget_accounts WHERE account_key IN (
           SELECT account_key FROM budget_accounts
           WHERE resets_at < extract(epoch FROM clock_timestamp()) * 1000 - ${BigInt(keepFor)} AND reserved = 0
           ORDER BY account_key LIMIT ${removeAtOnce} FOR UPDATE SKIP LOCKED
         ) RETURNING 1
-      ) SELECT count(*)::INTEGER AS count FROM gone`.pipe(
-        Effect.flatMap(decodeCount),
-        Effect.flatMap(([{ count }]) => count < removeAtOnce ? Effect.void : Effect.suspend(() => remove))
-      )
-      yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.ignore(remove), Effect.sleep(removeEvery))))
+      ) SELECT count(*)::INTEGER AS count FROM gone`
+      const removeReservations = sql`WITH gone AS (
+        DELETE FROM budget_reservations WHERE id IN (
+          SELECT id FROM budget_reservations
+          WHERE released AND expires_at < extract(epoch FROM clock_timestamp()) * 1000 - ${BigInt(keepFor)}
+          ORDER BY id LIMIT ${removeAtOnce} FOR UPDATE SKIP LOCKED
+        ) RETURNING 1
+      ) SELECT count(*)::INTEGER AS count FROM gone`
+      const removeAll = (some: typeof removeAccounts): Effect.Effect<void, SqlError.SqlError | Schema.SchemaError> =>
+        Effect.flatMap(
+          Effect.flatMap(some, decodeCount),
+          ([{ count }]) => count < removeAtOnce ? Effect.void : Effect.suspend(() => removeAll(some))
+        )
+      yield* Effect.forEach([removeReservations, removeAccounts], (some) => Effect.ignore(removeAll(some)), {
+        discard: true
+      }).pipe(Effect.andThen(Effect.sleep(removeEvery)), Effect.forever, Effect.forkScoped)
 
       const balances = Effect.fn("Budgets.balances")(
         function*(accounts: ReadonlyArray<BudgetAccount>): Effect.fn.Return<ReadonlyArray<Balance>, GatewayError> {

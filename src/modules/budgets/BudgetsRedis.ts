@@ -3,7 +3,8 @@
  *
  * A reservation that has expired is not just given back: its replica may have died after the request's usage record was
  * committed and before it was settled here. The sweeper asks the usage log what the request cost, and settles that. Where
- * the log does not answer, the money stays reserved.
+ * the log does not answer, the money stays reserved. Should the request be settled all the same, because its replica was
+ * only slow, what the sweeper counted is put right.
  *
  * What is in Redis has to stay there: `maxmemory-policy noeviction`, and append-only persistence where a restart must not
  * forget. All keys share a hash tag, and so a slot of a cluster.
@@ -29,16 +30,21 @@ export interface BudgetsRedisOptions extends RemoteLedger.RemoteLedgerOptions {
   readonly prefix?: string
 }
 
-/** How long an account is kept after its window, or after the last reservation in it has expired, ms: two days. */
+/**
+ * How long an account is kept after its window, or after the last reservation in it has expired, and how long a reservation
+ * is remembered after it was swept, ms: two days.
+ */
 const keepFor = 2 * 86_400_000
 /** Reservations that one script settles: Redis does nothing else meanwhile. */
 const settleAtOnce = 200
 
 /**
  * An account is a hash of what is spent (s), reserved (r), and when the key goes (e). A reservation is a hash of amounts
- * by account; beside them NUL, which no account's key contains, names its last operation, and NUL NUL counts them. All
- * figures are integers below 2^53, which Lua's numbers hold exactly; %.0f writes them so, as tostring would not. They are
- * answered as text: redis 6.3's parser of RESP integers passes 2^53 on the way, and `9007199254740991` comes out as ...992.
+ * by account; beside them, under names that no account's key has because they begin with NUL, are its last operation (o),
+ * how many there were (n), and what the sweeper has counted for it (c), after which it holds nothing any more.
+ *
+ * All figures are integers below 2^53, which Lua's numbers hold exactly; %.0f writes them so, as tostring would not. They
+ * are answered as text: redis 6.3's parser of integers passes 2^53 on the way, and 9007199254740991 comes out as ...992.
  */
 const reserveScript = Redis.script(
   (prefix: string, { accounts, amountNanoUsd, expiresAt, id }: Reservation, operation: string) => [
@@ -85,8 +91,8 @@ for i = 3, #KEYS do
     redis.call('PEXPIREAT', KEYS[i], goes)
   end
 end
-redis.call('HSET', KEYS[1], '\\0', operation)
-redis.call('HINCRBY', KEYS[1], '\\0\\0', 1)
+redis.call('HSET', KEYS[1], '\\0o', operation)
+if redis.call('HINCRBY', KEYS[1], '\\0n', 1) > 1 then redis.call('PERSIST', KEYS[1]) end
 local known = redis.call('ZSCORE', KEYS[2], id)
 if not known or tonumber(known) < expires then redis.call('ZADD', KEYS[2], ARGV[4], id) end
 return answer()
@@ -94,40 +100,64 @@ return answer()
   }
 ).withReturnType<readonly [covered: number, ...figures: ReadonlyArray<string>]>()
 
+interface Cost {
+  readonly id: string
+  readonly actualNanoUsd: number
+}
+
+/**
+ * Settles; or sweeps, where `rememberMs` says for how long what was counted is remembered, and then only what has really
+ * expired by now.
+ */
 const settleScript = Redis.script(
-  (prefix: string, settlements: ReadonlyArray<{ readonly id: string; readonly actualNanoUsd: number }>) => [
+  (prefix: string, costs: ReadonlyArray<Cost>, rememberMs: number) => [
     `${prefix}:x`,
-    ...settlements.map(({ id }) => `${prefix}:r:${id}`),
+    ...costs.map(({ id }) => `${prefix}:r:${id}`),
     `${prefix}:a:`,
-    ...settlements.flatMap(({ actualNanoUsd, id }) => [id, Math.min(maxSpentNanoUsd, actualNanoUsd)])
+    rememberMs,
+    ...costs.flatMap(({ actualNanoUsd, id }) => [id, Math.min(maxSpentNanoUsd, actualNanoUsd)])
   ],
   {
-    numberOfKeys: (_prefix, settlements) => settlements.length + 1,
+    numberOfKeys: (_prefix, costs) => costs.length + 1,
     // An account whose key has gone was of a window that ended long ago.
     lua: `
 local most = ${maxSpentNanoUsd}
-local settled = 0
+local remember = tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 for i = 2, #KEYS do
+  local id, actual = ARGV[2 * i - 1], tonumber(ARGV[2 * i])
+  local expires = tonumber(redis.call('ZSCORE', KEYS[1], id) or '0')
   local parts = redis.call('HGETALL', KEYS[i])
-  local actual = tonumber(ARGV[2 * i - 1])
+  local counted = 0
   for p = 1, #parts, 2 do
-    if string.byte(parts[p]) ~= 0 then
-      local key = ARGV[1] .. parts[p]
-      local account = redis.call('HMGET', key, 's', 'r')
-      if account[2] then
-        local spent = math.min(most, tonumber(account[1] or '0') + actual)
-        local reserved = math.max(0, tonumber(account[2]) - tonumber(parts[p + 1]))
-        redis.call('HSET', key, 's', string.format('%.0f', spent), 'r', string.format('%.0f', reserved))
+    if parts[p] == '\\0c' then counted = tonumber(parts[p + 1]) end
+  end
+  if remember == 0 or expires <= now then
+    for p = 1, #parts, 2 do
+      if string.byte(parts[p]) ~= 0 then
+        local key = ARGV[1] .. parts[p]
+        local account = redis.call('HMGET', key, 's', 'r')
+        if account[2] then
+          local spent = math.min(most, math.max(0, tonumber(account[1] or '0') + actual - counted))
+          local reserved = math.max(0, tonumber(account[2]) - tonumber(parts[p + 1]))
+          redis.call('HSET', key, 's', string.format('%.0f', spent), 'r', string.format('%.0f', reserved))
+          if remember > 0 then redis.call('HSET', KEYS[i], parts[p], '0') end
+        end
       end
     end
+    if #parts > 0 then
+      if remember > 0 then
+        redis.call('HSET', KEYS[i], '\\0c', string.format('%.0f', actual))
+        redis.call('PEXPIRE', KEYS[i], ARGV[2])
+      else
+        redis.call('DEL', KEYS[i])
+      end
+    end
+    redis.call('ZREM', KEYS[1], id)
   end
-  if #parts > 0 then
-    redis.call('DEL', KEYS[i])
-    settled = settled + 1
-  end
-  redis.call('ZREM', KEYS[1], ARGV[2 * i - 2])
 end
-return settled
+return 0
 `
   }
 ).withReturnType<number>()
@@ -146,7 +176,8 @@ const undoScript = Redis.script(
   {
     numberOfKeys: (_prefix, { accounts }) => accounts.length + 2,
     lua: `
-if redis.call('HGET', KEYS[1], '\\0') ~= ARGV[2] then return 0 end
+local held = redis.call('HMGET', KEYS[1], '\\0o', '\\0c')
+if held[1] ~= ARGV[2] or held[2] then return 0 end
 for i = 3, #KEYS do
   redis.call('HINCRBY', KEYS[1], ARGV[i + 1], '-' .. ARGV[3])
   local reserved = redis.call('HGET', KEYS[i], 'r')
@@ -154,8 +185,8 @@ for i = 3, #KEYS do
     redis.call('HSET', KEYS[i], 'r', string.format('%.0f', math.max(0, tonumber(reserved) - tonumber(ARGV[3]))))
   end
 end
-redis.call('HSET', KEYS[1], '\\0', '')
-if redis.call('HINCRBY', KEYS[1], '\\0\\0', -1) <= 0 then
+redis.call('HSET', KEYS[1], '\\0o', '')
+if redis.call('HINCRBY', KEYS[1], '\\0n', -1) <= 0 then
   redis.call('DEL', KEYS[1])
   redis.call('ZREM', KEYS[2], ARGV[1])
 end
@@ -235,7 +266,7 @@ export const layer = (options: BudgetsRedisOptions = {}): Layer.Layer<Budgets, n
         if (ids.length === 0) return 0
         const costs = log === undefined ? undefined : yield* log.costs(ids)
         const settlements = ids.map((id) => ({ id, actualNanoUsd: money(costs?.get(id)) }))
-        yield* Effect.catch(evalSettle(prefix, settlements), down)
+        yield* Effect.catch(evalSettle(prefix, settlements, keepFor), down)
         return ids.length
       })
 
@@ -272,7 +303,9 @@ export const layer = (options: BudgetsRedisOptions = {}): Layer.Layer<Budgets, n
             const distinct = distinctSettlements(settlements)
             const batches: Array<Effect.Effect<unknown, GatewayError>> = []
             for (let at = 0; at < distinct.length; at += settleAtOnce) {
-              batches.push(remote.within(Effect.catch(evalSettle(prefix, distinct.slice(at, at + settleAtOnce)), down)))
+              batches.push(
+                remote.within(Effect.catch(evalSettle(prefix, distinct.slice(at, at + settleAtOnce), 0), down))
+              )
             }
             return Effect.forEach(batches, (batch) => batch, { discard: true })
           }),

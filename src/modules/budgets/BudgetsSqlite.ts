@@ -24,7 +24,7 @@ import {
   settlementsProblem,
   unavailable
 } from "./Ledger.ts"
-import { outages } from "./RemoteLedger.ts"
+import { detail, outages } from "./RemoteLedger.ts"
 
 /** What the ledger keeps in memory, and how long others wait for it. */
 export interface BudgetsSqliteOptions {
@@ -64,7 +64,7 @@ export const layer = (options: BudgetsSqliteOptions = {}): Layer.Layer<Budgets, 
       const sql = yield* SqlClient.SqlClient
       const clock = yield* Clock.Clock
       const report = outages("SQLite", clock)
-      const down = (error: SqlError.SqlError | Schema.SchemaError) => report(error.message)
+      const down = (error: SqlError.SqlError | Schema.SchemaError) => report(detail(error))
       const timeoutMs = options.timeoutMs ?? 500
       const book = new AccountBook({ maxAccounts: options.maxAccounts ?? 100_000, readAgain: true })
       const process = crypto.randomUUID()

@@ -44,9 +44,10 @@ const postgres = Effect.gen(function*() {
     operations INTEGER NOT NULL,
     account_keys TEXT[] COLLATE "C" NOT NULL,
     amounts BIGINT[] NOT NULL,
-    expires_at BIGINT NOT NULL
+    expires_at BIGINT NOT NULL,
+    released BOOLEAN NOT NULL DEFAULT FALSE
   )`
-  yield* sql`CREATE INDEX budget_reservations_expires_at ON budget_reservations (expires_at)`
+  yield* sql`CREATE INDEX budget_reservations_expires_at ON budget_reservations (released, expires_at)`
 
   yield* sql`CREATE FUNCTION budget_reserve(
     the_id TEXT, the_operation TEXT, the_keys TEXT[], the_limits BIGINT[], the_resets BIGINT[], amount BIGINT,
@@ -90,10 +91,12 @@ const postgres = Effect.gen(function*() {
     IF NOT FOUND THEN
       UPDATE budget_reservations r
         SET operation = the_operation, operations = r.operations + 1, expires_at = GREATEST(r.expires_at, expires),
+          released = FALSE,
           (account_keys, amounts) = (
             SELECT array_agg(p.key), array_agg(p.sum) FROM (
               SELECT u.key, sum(u.part)::BIGINT AS sum FROM (
-                SELECT * FROM unnest(r.account_keys, r.amounts)
+                SELECT h.key, CASE WHEN r.released THEN 0 ELSE h.part END
+                  FROM unnest(r.account_keys, r.amounts) AS h(key, part)
                 UNION ALL SELECT k.key, amount FROM unnest(the_keys) AS k(key)
               ) AS u(key, part) GROUP BY u.key
             ) AS p
@@ -104,20 +107,25 @@ const postgres = Effect.gen(function*() {
     RETURN NEXT;
   END $$`
 
-  // Replaces reservations by what was spent, and gives how many there were. An id that is not reserved counts nothing.
+  // Replaces reservations by what was spent, and gives how many there were. An id that is not reserved counts nothing; one
+  // whose reservation has expired holds nothing any more, but counts.
   yield* sql`CREATE FUNCTION budget_settle(the_ids TEXT[], the_actuals BIGINT[]) RETURNS INTEGER LANGUAGE plpgsql AS $$
   DECLARE
+    locked TEXT[];
     settled INTEGER;
     keys TEXT[];
     freed BIGINT[];
     costs BIGINT[];
   BEGIN
-    PERFORM 1 FROM budget_reservations r WHERE r.id = ANY(the_ids) ORDER BY r.id FOR UPDATE;
+    -- Only those are deleted that were locked in order: each statement sees what has been committed before it.
+    SELECT array_agg(l.id) INTO locked
+      FROM (SELECT r.id FROM budget_reservations r WHERE r.id = ANY(the_ids) ORDER BY r.id FOR UPDATE) AS l;
     WITH gone AS (
       DELETE FROM budget_reservations r USING unnest(the_ids, the_actuals) AS s(id, actual)
-      WHERE r.id = s.id RETURNING r.account_keys, r.amounts, s.actual
+      WHERE r.id = s.id AND r.id = ANY(locked)
+      RETURNING r.account_keys, r.amounts, r.released, s.actual
     ), sums AS (
-      SELECT u.key, sum(u.amount) AS freed, sum(g.actual) AS cost
+      SELECT u.key, sum(CASE WHEN g.released THEN 0 ELSE u.amount END) AS freed, sum(g.actual) AS cost
       FROM gone g CROSS JOIN LATERAL unnest(g.account_keys, g.amounts) AS u(key, amount) GROUP BY u.key
     )
     SELECT (SELECT count(*) FROM gone), array_agg(t.key), array_agg(LEAST(t.freed, 9007199254740991)::BIGINT),
@@ -139,7 +147,7 @@ const postgres = Effect.gen(function*() {
     left_over INTEGER;
   BEGIN
     SELECT r.operations - 1 INTO left_over FROM budget_reservations r
-      WHERE r.id = the_id AND r.operation = the_operation FOR UPDATE;
+      WHERE r.id = the_id AND r.operation = the_operation AND NOT r.released FOR UPDATE;
     IF left_over IS NULL THEN
       RETURN FALSE;
     END IF;
@@ -158,20 +166,33 @@ const postgres = Effect.gen(function*() {
     RETURN TRUE;
   END $$`
 
-  // Gives back what expired reservations hold, by the database's own clock, and gives how many there were. Those that
-  // another node is settling or sweeping right now are left to it.
+  // Gives back what expired reservations hold, by the database's own clock, and gives how many there were. They stay for a
+  // while, in case that they are settled after all. Those that another node has in hand right now are left to it.
   yield* sql`CREATE FUNCTION budget_sweep(most INTEGER) RETURNS INTEGER LANGUAGE plpgsql AS $$
   DECLARE
     ids TEXT[];
+    keys TEXT[];
+    freed BIGINT[];
   BEGIN
     SELECT array_agg(e.id) INTO ids FROM (
-      SELECT r.id FROM budget_reservations r WHERE r.expires_at <= extract(epoch FROM clock_timestamp()) * 1000
+      SELECT r.id FROM budget_reservations r
+      WHERE NOT r.released AND r.expires_at <= extract(epoch FROM clock_timestamp()) * 1000
       ORDER BY r.expires_at LIMIT most FOR UPDATE SKIP LOCKED
     ) AS e;
     IF ids IS NULL THEN
       RETURN 0;
     END IF;
-    RETURN budget_settle(ids, array_fill(0::BIGINT, ARRAY[cardinality(ids)]));
+    WITH expired AS (
+      UPDATE budget_reservations r SET released = TRUE WHERE r.id = ANY(ids) RETURNING r.account_keys, r.amounts
+    ), sums AS (
+      SELECT u.key, sum(u.amount) AS freed
+      FROM expired e CROSS JOIN LATERAL unnest(e.account_keys, e.amounts) AS u(key, amount) GROUP BY u.key
+    )
+    SELECT array_agg(t.key), array_agg(LEAST(t.freed, 9007199254740991)::BIGINT) INTO keys, freed FROM sums t;
+    PERFORM 1 FROM budget_accounts a WHERE a.account_key = ANY(keys) ORDER BY a.account_key FOR UPDATE;
+    UPDATE budget_accounts a SET reserved = GREATEST(a.reserved - t.freed, 0)
+      FROM unnest(keys, freed) AS t(key, freed) WHERE a.account_key = t.key;
+    RETURN cardinality(ids);
   END $$`
 })
 

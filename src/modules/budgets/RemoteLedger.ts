@@ -6,7 +6,8 @@
  * reservation is taken back. Where the connection broke, whether it succeeded is unknown, and taking it back is tried as
  * well; what cannot be taken back expires in the end.
  */
-import { Cause, Clock, Effect, Exit, Fiber, Queue, type Scope } from "effect"
+import { Cause, Clock, Effect, Exit, Fiber, Queue, type Schema, type Scope } from "effect"
+import type { SqlError } from "effect/sql"
 import type { Balance, Reservation } from "../../sdk/Budgets.ts"
 import { fail, type GatewayError } from "../../sdk/GatewayError.ts"
 import { distinctAccounts, reservationProblem, unavailable } from "./Ledger.ts"
@@ -49,6 +50,13 @@ const undoAgainAfter = 1_000
 const slowCallMs = 5_000
 
 const defaultTimeout = 500
+
+/** What the operator reads about a database's error. */
+export const detail = (error: SqlError.SqlError | Schema.SchemaError): string => {
+  if (error._tag === "SchemaError") return error.message
+  const { _tag, cause } = error.reason
+  return `${_tag}: ${cause instanceof Error ? cause.message : error.message}`
+}
 
 /** Time between two reports that a store does not answer, ms. */
 const reportEvery = 10_000
@@ -106,12 +114,12 @@ export const make = Effect.fnUntraced(function*(
   const undo = ({ operation, reservation }: Undo): Effect.Effect<void> =>
     ledger.undo(reservation, operation).pipe(
       Effect.timeoutOrElse({ duration: slowCallMs, orElse: () => Effect.fail(noAnswer) }),
-      Effect.catch(() =>
-        reservation.expiresAt <= clock.currentTimeMillisUnsafe()
-          ? Effect.void
-          : Effect.delay(Effect.suspend(() => undo({ operation, reservation })), undoAgainAfter)
-      ),
-      Effect.asVoid
+      Effect.asVoid,
+      Effect.catchCause((cause) => {
+        if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
+        if (reservation.expiresAt <= clock.currentTimeMillisUnsafe()) return Effect.void
+        return Effect.delay(Effect.suspend(() => undo({ operation, reservation })), undoAgainAfter)
+      })
     )
   yield* Effect.forkScoped(Effect.forever(Effect.flatMap(Queue.take(undos), undo)))
   // What is waiting at the end gets one more chance; the rest expires.

@@ -112,15 +112,16 @@ export const figures = (accounts: ReadonlyArray<BudgetAccount>) =>
 export const eventually = <A, E, R>(
   ask: Effect.Effect<A, E, R>,
   accepted: (answer: A) => boolean
-): Effect.Effect<A, E, R> => {
-  const deadline = performance.now() + 10_000
-  const again: Effect.Effect<A, E, R> = Effect.filterOrElse(
-    ask,
-    (answer) => accepted(answer) || performance.now() > deadline,
-    () => Effect.delay(again, 10)
-  )
-  return again
-}
+): Effect.Effect<A, E, R> =>
+  Effect.suspend(() => {
+    const deadline = performance.now() + 10_000
+    const again: Effect.Effect<A, E, R> = Effect.filterOrElse(
+      ask,
+      (answer) => accepted(answer) || performance.now() > deadline,
+      () => Effect.delay(again, 10)
+    )
+    return again
+  })
 
 /** Numbers that come out the same for the same seed (mulberry32): integers from 0 to below `bound`. */
 export const randomFrom = (seed: number): (bound: number) => number => {
