@@ -25,11 +25,21 @@ export const interceptorsOf = (
   interceptors: ReadonlyArray<Interceptor>,
   caller: Caller
 ): ReadonlyArray<Interceptor> => {
-  for (const { appliesTo } of interceptors) {
-    if (appliesTo === undefined || appliesTo(caller)) continue
-    return interceptors.filter((other) => other.appliesTo === undefined || other.appliesTo(caller))
+  for (const interceptor of interceptors) {
+    if (applies(interceptor, caller)) continue
+    return interceptors.filter((other) => applies(other, caller))
   }
   return interceptors
+}
+
+/** Whether an interceptor sees a caller's requests; one that cannot say sees them, unless it fails open. */
+const applies = ({ appliesTo, failure }: Interceptor, caller: Caller): boolean => {
+  if (appliesTo === undefined) return true
+  try {
+    return appliesTo(caller)
+  } catch {
+    return failure !== "open"
+  }
 }
 
 const isRequest = Schema.is(ChatRequest)
@@ -42,7 +52,7 @@ const describe = (cause: Cause.Cause<InterceptorError>): Readonly<Record<string,
   const failure = cause.reasons.find(Cause.isFailReason)
   if (failure !== undefined) return { error: failure.error.message }
   const defect = cause.reasons.find(Cause.isDieReason)
-  return defect === undefined ? {} : describeDefect(defect.defect)
+  return defect === undefined ? { error: "it interrupted itself" } : describeDefect(defect.defect)
 }
 
 /** Asks an interceptor for its verdict, under its own time limit and failure mode. */
@@ -64,9 +74,8 @@ const judge = <A>(
       orElse: () => Effect.die(new Error(`no verdict within ${timeoutMs} ms`))
     })
   return Effect.exit(limited).pipe(Effect.flatMap((exit): Effect.Effect<Verdict<A>> => {
-    if (Exit.isFailure(exit)) {
-      return Cause.hasInterruptsOnly(exit.cause) ? Effect.interrupt : otherwise(describe(exit.cause))
-    }
+    // Where the request itself is interrupted, nothing comes here: an interruption in the exit is the interceptor's own.
+    if (Exit.isFailure(exit)) return otherwise(describe(exit.cause))
     const verdict: unknown = exit.value
     return isVerdict(verdict, isValue)
       ? Effect.succeed(exit.value)
@@ -141,6 +150,10 @@ export const interceptStream = (
   context: InterceptorContext
 ): Stream.Stream<ChatChunk, GatewayError> => {
   let current = chunks
+  // One event of a wire holds chunks of several choices, and whoever writes the event writes all of it.
+  if ((request.n ?? 1) > 1 && interceptors.some(({ stream }) => stream !== undefined)) {
+    current = Stream.map(chunks, (chunk) => ({ ...chunk }))
+  }
   for (const interceptor of interceptors.toReversed()) {
     if (interceptor.stream !== undefined) current = guarded(interceptor, interceptor.stream, current, request, context)
     else if (interceptor.post !== undefined) current = heldBack(interceptor, current, request, context)
