@@ -16,6 +16,8 @@ const readAnswer = (response: HttpClientResponse.HttpClientResponse): Effect.Eff
     const decoder = new TextDecoder()
     let bytes = 0
     return response.stream.pipe(
+      // An answer without a body is an empty one.
+      Stream.catchIf(({ reason }) => reason._tag === "EmptyBodyError", () => Stream.empty),
       Stream.mapError(() => failed("its answer broke off")),
       Stream.runFoldEffect(() => "", (text, piece) => {
         bytes += piece.length
