@@ -29,7 +29,7 @@ import { describeDefect } from "./Defect.ts"
 import { type Exchange, start } from "./Exchange.ts"
 import * as Explain from "./Explain.ts"
 import { type AttemptError, gatewayError } from "./Failure.ts"
-import { interceptorsOf, interceptRequest, interceptResponse, interceptStream } from "./Interception.ts"
+import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, untilPassed } from "./Interception.ts"
 import { Health } from "./Health.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import * as Resolution from "./Resolution.ts"
@@ -231,7 +231,8 @@ const make = Effect.fnUntraced(function*(
     const named = toolNames.size === 0
       ? chunks
       : Stream.map(chunks, (chunk) => chunkToCallerNames(chunk, toolNames))
-    return interceptStream(active, named, request, context).pipe(
+    const passed = yield* untilPassed(active, interceptStream(active, named, request, context))
+    return passed.pipe(
       Stream.catchDefect((defect) => Stream.fromEffect(failed(exchange, defect))),
       Stream.onExit((exit) => record(exchange, asked, sinks.all(), exit))
     )

@@ -5,7 +5,7 @@
  * An interceptor that fails, dies, is too slow or gives back nonsense follows its own failure mode: `closed` blocks, `open`
  * goes on as if it had allowed. Either way the log says so.
  */
-import { Cause, Effect, Exit, Schema, Stream } from "effect"
+import { Cause, Effect, Exit, Schema, Scope, Stream } from "effect"
 import type { Caller } from "../sdk/Caller.ts"
 import { type ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import { chunksOf, collect } from "../sdk/ChatStream.ts"
@@ -160,6 +160,34 @@ export const interceptStream = (
   }
   return current
 }
+
+/**
+ * A stream of which the interceptors have let the first chunk pass: one that they block before fails here, where a server
+ * can still choose its status.
+ */
+export const untilPassed = Effect.fnUntraced(function*(
+  interceptors: ReadonlyArray<Interceptor>,
+  chunks: Stream.Stream<ChatChunk, GatewayError>
+): Effect.fn.Return<Stream.Stream<ChatChunk, GatewayError>, GatewayError, Scope.Scope> {
+  if (!interceptors.some(({ post, stream }) => post !== undefined || stream !== undefined)) return chunks
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const pull = yield* Scope.provide(Stream.toPull(chunks), scope)
+  let first: Chunks | undefined = yield* pull.pipe(
+    // What was consumed is counted when the stream closes, and that has to be before the request is recorded.
+    Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)),
+    Effect.catchIf(Cause.isDone, () => Effect.undefined)
+  )
+  if (first === undefined) return Stream.empty
+  const next = Effect.suspend(() => {
+    if (first === undefined) return pull
+    const passed = Effect.succeed(first)
+    first = undefined
+    return passed
+  })
+  return Stream.fromPull(Effect.succeed(next)).pipe(Stream.onExit((exit) => Scope.close(scope, exit)))
+})
+
+type Chunks = readonly [ChatChunk, ...Array<ChatChunk>]
 
 /** A stream cannot go on without an interceptor that broke off within it, so one that fails always blocks. */
 const guarded = (
