@@ -265,19 +265,77 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   off("interceptors.<name>.order", "-1000 to 1000", "", "Its place among the others, lowest first."),
   off("interceptors.<name>.failure", "open, closed", "closed", "Whether requests go on when it fails."),
   off("interceptors.<name>.redact", "list of email, phone, credit_card, iban, ip", "all", "pii: what it looks for."),
-  off("interceptors.<name>.patterns", "mapping", "{}", "pii: patterns of your own, by name."),
-  off("interceptors.<name>.action", "redact, pseudonymise, block", "redact", "pii: what happens to a finding."),
-  off("interceptors.<name>.model", "provider::model", "required", "moderation: the model that is asked."),
-  off("interceptors.<name>.url", "URL", "required", "webhook: where the call goes."),
-  off("interceptors.<name>.secret", "text", "", "webhook: signs the call."),
+  off(
+    "interceptors.<name>.patterns",
+    "mapping",
+    "{}",
+    "pii: patterns of your own (RE2) by the name of what they find; a match has at most 256 characters."
+  ),
+  off(
+    "interceptors.<name>.action",
+    "redact, pseudonymise, block",
+    "redact",
+    "pii: what happens to a finding; pseudonymise restores the values in the answer."
+  ),
+  off(
+    "interceptors.<name>.model",
+    "provider::model",
+    "",
+    "moderation: the model that is asked; with a url, the name of the endpoint's model."
+  ),
+  off(
+    "interceptors.<name>.url",
+    "URL",
+    "",
+    "webhook: where the call goes (required). moderation: an endpoint in the manner of OpenAI's, in place of a model."
+  ),
+  off("interceptors.<name>.api_key", "text", "", "moderation: the endpoint's key."),
+  off("interceptors.<name>.categories", "list of text", "", "moderation: what counts. Left out: whatever is flagged."),
+  off(
+    "interceptors.<name>.threshold",
+    "0 to 1",
+    "",
+    "moderation: the score from which on a category counts. Left out: what the endpoint itself flags."
+  ),
+  off(
+    "interceptors.<name>.secret",
+    "text",
+    "",
+    "webhook: signs the call, as Standard Webhooks says; whsec_ and base64, or any text."
+  ),
   off("interceptors.<name>.timeout", "duration", "5s", "moderation, webhook: how long it may take."),
-  off("interceptors.<name>.max_chars", "number", "", "prompt-guard: the longest prompt."),
-  off("interceptors.<name>.deny", "list of patterns", "[]", "prompt-guard: what a prompt must not hold."),
+  off(
+    "interceptors.<name>.max_chars",
+    "number",
+    "",
+    "prompt-guard: the most characters of text in all messages together."
+  ),
+  off("interceptors.<name>.max_messages", "number", "", "prompt-guard: the most messages."),
+  off(
+    "interceptors.<name>.deny",
+    "list",
+    "[]",
+    "prompt-guard: what a prompt must not hold: patterns (RE2), or { name, pattern }."
+  ),
+  off("interceptors.<name>.deny[].name", "text", "required", "What the caller reads when it is found."),
+  off("interceptors.<name>.deny[].pattern", "pattern", "required", "The pattern."),
+  off(
+    "interceptors.<name>.case_sensitive",
+    "true, false",
+    "false",
+    "prompt-guard: whether patterns tell upper case from lower case."
+  ),
   off(
     "interceptors.<name>.headers",
     "mapping",
     "required",
-    "header-metadata: tags by the header that they are taken from."
+    "header-metadata: the tag's key by the header that its value is taken from; at most 16."
+  ),
+  off(
+    "interceptors.<name>.forward",
+    "true, false",
+    "false",
+    "header-metadata: whether the provider gets them, too, in the request's metadata."
   ),
 
   off("usage", "mapping", "{}", "Usage records."),

@@ -30,7 +30,12 @@ const keyPattern = /^[A-Za-z0-9_.-]{1,64}$/
 /** Headers in which callers show who they are; they are no tags. */
 const credentials = /^(?:authorization|proxy-authorization|cookie|x-api-key)$/
 
-const problemOf = (headers: ReadonlyArray<readonly [string, string]>): string | undefined => {
+const lowered = (headers: Readonly<Record<string, string>>): ReadonlyArray<readonly [string, string]> =>
+  Object.entries(headers).map(([header, key]) => [header.toLowerCase(), key])
+
+/** What is wrong with a mapping of headers, if anything. */
+export const headersProblem = (mapping: Readonly<Record<string, string>>): string | undefined => {
+  const headers = lowered(mapping)
   if (headers.length > maxHeaders) return `more than ${maxHeaders} headers`
   if (headers.some(([header]) => !headerPattern.test(header))) return "one of them is no header name"
   if (headers.some(([header]) => credentials.test(header))) return "a header with credentials must not become a tag"
@@ -40,8 +45,8 @@ const problemOf = (headers: ReadonlyArray<readonly [string, string]>): string | 
 
 /** Makes the interceptor, without registering it. It sees requests alone, whatever `on` says. */
 export const make = (options: HeaderMetadataOptions): Effect.Effect<Interceptor, InvalidInterceptor> => {
-  const headers = Object.entries(options.headers).map(([header, key]) => [header.toLowerCase(), key] as const)
-  const problem = problemOf(headers)
+  const headers = lowered(options.headers)
+  const problem = headersProblem(options.headers)
   if (problem !== undefined) {
     return Effect.fail(new InvalidInterceptor({ name: options.name ?? "header-metadata", option: "headers", problem }))
   }
