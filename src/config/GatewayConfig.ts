@@ -5,8 +5,11 @@
  * Names that refer to each other (a key's tenant, a route's provider) are checked by `CrossReferences.ts`, and what a file
  * holds comes in through `ConfigFile.ts`.
  */
-import { Schema, SchemaGetter, SchemaTransformation } from "effect"
+import { Result, Schema, SchemaGetter, SchemaTransformation } from "effect"
 import { isTimeZone } from "../sdk/BudgetWindow.ts"
+import { headersProblem } from "../plugins/interceptors/headerMetadata/HeaderMetadata.ts"
+import * as Patterns from "../plugins/interceptors/Patterns.ts"
+import { customPattern } from "../plugins/interceptors/pii/CustomPattern.ts"
 import { Capability } from "../sdk/Model.ts"
 import {
   absentIfEmpty,
@@ -276,44 +279,89 @@ const interceptor = {
   failure: defaulted(oneOf(["open", "closed"]), "closed")
 }
 
+const problemOf = (compiled: Result.Result<unknown, string>): string | undefined =>
+  Result.isFailure(compiled) ? compiled.failure : undefined
+
+/** A pattern in RE2's syntax. */
+const Pattern = Text.check(Schema.makeFilter((source: string) => problemOf(Patterns.compile(source))))
+
+const NamedPatterns = Schema.Record(
+  Schema.String,
+  Pattern
+).check(Schema.makeFilter((patterns: Readonly<Record<string, string>>) => {
+  for (const name of Object.keys(patterns)) {
+    const problem = problemOf(customPattern(name, "x"))
+    if (problem !== undefined) return problem
+  }
+  return undefined
+}))
+
+const DenyRule = Schema.Union([Pattern, section({ name: Text, pattern: Pattern })])
+
+const TagHeaders = Schema.Record(Schema.String, Text).check(Schema.makeFilter(headersProblem))
+
+const Score = Amount.check(Schema.isLessThanOrEqualTo(1, { message: "expected a number from 0 to 1" }))
+
 const Interceptor = Schema.Union([
   section({ type: Schema.Literal("noop"), ...interceptor }),
-  section({
-    type: Schema.Literal("pii"),
-    ...interceptor,
-    redact: defaulted(Schema.Array(oneOf(["email", "phone", "credit_card", "iban", "ip"])), [
-      "email",
-      "phone",
-      "credit_card",
-      "iban",
-      "ip"
-    ]),
-    patterns: defaulted(Schema.Record(Schema.String, Text), {}),
-    action: defaulted(oneOf(["redact", "pseudonymise", "block"]), "redact")
-  }),
-  section({
-    type: Schema.Literal("moderation"),
-    ...interceptor,
-    model: Text,
-    timeout: defaulted(PositiveDuration, "5s")
-  }),
+  section(
+    {
+      type: Schema.Literal("pii"),
+      ...interceptor,
+      redact: defaulted(Schema.Array(oneOf(["email", "phone", "credit_card", "iban", "ip"])), [
+        "email",
+        "phone",
+        "credit_card",
+        "iban",
+        "ip"
+      ]),
+      patterns: defaulted(NamedPatterns, {}),
+      action: defaulted(oneOf(["redact", "pseudonymise", "block"]), "redact")
+    },
+    ({ patterns, redact }) =>
+      redact.length === 0 && Object.keys(patterns).length === 0 ? "needs something to look for" : undefined,
+    ({ action, on }) =>
+      action === "pseudonymise" && !on.includes("request")
+        ? "pseudonyms are made of requests, so `on` needs request"
+        : undefined
+  ),
+  section(
+    {
+      type: Schema.Literal("moderation"),
+      ...interceptor,
+      model: Schema.optionalKey(Text),
+      url: absentIfEmpty(HttpUrlOrEmpty),
+      api_key: secretAbsentIfEmpty(ApiKey),
+      categories: Schema.optionalKey(Schema.Array(Text)),
+      threshold: Schema.optionalKey(Score),
+      timeout: defaulted(PositiveDuration, "5s")
+    },
+    ({ model, url }) => model === undefined && url === undefined ? "needs a model or a url" : undefined,
+    ({ threshold, url }) =>
+      threshold !== undefined && url === undefined ? "a threshold needs an endpoint's scores, and so a url" : undefined
+  ),
   section({
     type: Schema.Literal("webhook"),
     ...interceptor,
     url: HttpUrl,
-    secret: secretAbsentIfEmpty(Schema.String),
+    secret: secretAbsentIfEmpty(
+      matching(/^(?!whsec_)|^whsec_[A-Za-z0-9+\/]+={0,2}$/u, "expected whsec_ and base64, or a text without whsec_")
+    ),
     timeout: defaulted(PositiveDuration, "5s")
   }),
   section({
     type: Schema.Literal("prompt-guard"),
     ...interceptor,
     max_chars: Schema.optionalKey(integer(1, 1e9)),
-    deny: defaulted(Schema.Array(Text), [])
+    max_messages: Schema.optionalKey(integer(1, 1e6)),
+    deny: defaulted(Schema.Array(DenyRule), []),
+    case_sensitive: defaulted(Switch, false)
   }),
   section({
     type: Schema.Literal("header-metadata"),
     ...interceptor,
-    headers: Schema.Record(Schema.String, Text)
+    headers: TagHeaders,
+    forward: defaulted(Switch, false)
   })
 ])
 
@@ -436,5 +484,7 @@ export interface ProviderConfig extends Schema.Schema.Type<typeof Provider> {}
 export interface ModelConfig extends Schema.Schema.Type<typeof ModelEntry> {}
 /** One configured route. */
 export interface RouteConfig extends Schema.Schema.Type<typeof Route> {}
+/** One configured interceptor. */
+export type InterceptorConfig = typeof Interceptor.Type
 /** Where tool schemas come from: a folder or a remote registry. */
 export interface TypeRegistryConfig extends Schema.Schema.Type<typeof TypeRegistry> {}

@@ -315,19 +315,77 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("interceptors.<name>.order", "-1000 to 1000", "", "Its place among the others, lowest first."),
   on("interceptors.<name>.failure", "open, closed", "closed", "Whether requests go on when it fails."),
   on("interceptors.<name>.redact", "list of email, phone, credit_card, iban, ip", "all", "pii: what it looks for."),
-  on("interceptors.<name>.patterns", "mapping", "{}", "pii: patterns of your own, by name."),
-  on("interceptors.<name>.action", "redact, pseudonymise, block", "redact", "pii: what happens to a finding."),
-  on("interceptors.<name>.model", "provider::model", "required", "moderation: the model that is asked."),
-  on("interceptors.<name>.url", "URL", "required", "webhook: where the call goes."),
-  on("interceptors.<name>.secret", "text", "", "webhook: signs the call."),
+  on(
+    "interceptors.<name>.patterns",
+    "mapping",
+    "{}",
+    "pii: patterns of your own (RE2) by the name of what they find; a match has at most 256 characters."
+  ),
+  on(
+    "interceptors.<name>.action",
+    "redact, pseudonymise, block",
+    "redact",
+    "pii: what happens to a finding; pseudonymise restores the values in the answer."
+  ),
+  on(
+    "interceptors.<name>.model",
+    "provider::model",
+    "",
+    "moderation: the model that is asked; with a url, the name of the endpoint's model."
+  ),
+  on(
+    "interceptors.<name>.url",
+    "URL",
+    "",
+    "webhook: where the call goes (required). moderation: an endpoint in the manner of OpenAI's, in place of a model."
+  ),
+  on("interceptors.<name>.api_key", "text", "", "moderation: the endpoint's key."),
+  on("interceptors.<name>.categories", "list of text", "", "moderation: what counts. Left out: whatever is flagged."),
+  on(
+    "interceptors.<name>.threshold",
+    "0 to 1",
+    "",
+    "moderation: the score from which on a category counts. Left out: what the endpoint itself flags."
+  ),
+  on(
+    "interceptors.<name>.secret",
+    "text",
+    "",
+    "webhook: signs the call, as Standard Webhooks says; whsec_ and base64, or any text."
+  ),
   on("interceptors.<name>.timeout", "duration", "5s", "moderation, webhook: how long it may take."),
-  on("interceptors.<name>.max_chars", "number", "", "prompt-guard: the longest prompt."),
-  on("interceptors.<name>.deny", "list of patterns", "[]", "prompt-guard: what a prompt must not hold."),
+  on(
+    "interceptors.<name>.max_chars",
+    "number",
+    "",
+    "prompt-guard: the most characters of text in all messages together."
+  ),
+  on("interceptors.<name>.max_messages", "number", "", "prompt-guard: the most messages."),
+  on(
+    "interceptors.<name>.deny",
+    "list",
+    "[]",
+    "prompt-guard: what a prompt must not hold: patterns (RE2), or { name, pattern }."
+  ),
+  on("interceptors.<name>.deny[].name", "text", "required", "What the caller reads when it is found."),
+  on("interceptors.<name>.deny[].pattern", "pattern", "required", "The pattern."),
+  on(
+    "interceptors.<name>.case_sensitive",
+    "true, false",
+    "false",
+    "prompt-guard: whether patterns tell upper case from lower case."
+  ),
   on(
     "interceptors.<name>.headers",
     "mapping",
     "required",
-    "header-metadata: tags by the header that they are taken from."
+    "header-metadata: the tag's key by the header that its value is taken from; at most 16."
+  ),
+  off(
+    "interceptors.<name>.forward",
+    "true, false",
+    "false",
+    "header-metadata: whether the provider gets them, too, in the request's metadata."
   ),
 
   on("usage", "mapping", "{}", "Usage records."),

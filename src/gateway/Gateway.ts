@@ -45,6 +45,7 @@ import {
   interceptResponse,
   interceptStream,
   noHeaders,
+  untilPassed,
   withoutCredentials
 } from "./Interception.ts"
 import { Health } from "./Health.ts"
@@ -296,7 +297,11 @@ const make = Effect.fnUntraced(function*(
       : Stream.map(chunks, (chunk) => chunkToCallerNames(chunk, toolNames))
     const whole = Stream.catchDefect(named, (defect) => Stream.fromEffect(failed(exchange, defect)))
     // The interceptors see to their own defects: what a provider breaks is not to be told as theirs.
-    return interceptStream(active, whole, request, context).pipe(
+    const passed = yield* Effect.onError(
+      untilPassed(active, interceptStream(active, whole, request, context)),
+      () => Effect.sync(() => account.settle(request))
+    )
+    return passed.pipe(
       finishing((exit) => {
         account.settle(request)
         return finish(exchange, asked, exit)

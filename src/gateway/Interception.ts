@@ -5,7 +5,7 @@
  * An interceptor that fails, dies, is too slow or gives back nonsense follows its own failure mode: `closed` blocks, `open`
  * goes on as if it had allowed. Either way the log says so.
  */
-import { Cause, Effect, Exit, Schema, Stream } from "effect"
+import { Cause, Effect, Exit, Schema, Scope, Stream } from "effect"
 import type { Caller } from "../sdk/Caller.ts"
 import { type ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import { chunksOf, collect } from "../sdk/ChatStream.ts"
@@ -25,9 +25,9 @@ export const interceptorsOf = (
   interceptors: ReadonlyArray<Interceptor>,
   caller: Caller
 ): ReadonlyArray<Interceptor> => {
-  for (const { appliesTo } of interceptors) {
-    if (appliesTo === undefined || appliesTo(caller)) continue
-    return interceptors.filter((other) => other.appliesTo === undefined || other.appliesTo(caller))
+  for (const interceptor of interceptors) {
+    if (applies(interceptor, caller)) continue
+    return interceptors.filter((other) => applies(other, caller))
   }
   return interceptors
 }
@@ -49,6 +49,15 @@ const credentials: ReadonlySet<string> = new Set([
 /** A request's headers as plugins may see them. */
 export const withoutCredentials = (headers: Headers): Headers =>
   Object.fromEntries(Object.entries(headers).filter(([name]) => !credentials.has(name)))
+/** Whether an interceptor sees a caller's requests; one that cannot say sees them, unless it fails open. */
+const applies = ({ appliesTo, failure }: Interceptor, caller: Caller): boolean => {
+  if (appliesTo === undefined) return true
+  try {
+    return appliesTo(caller)
+  } catch {
+    return failure !== "open"
+  }
+}
 
 const isRequest = Schema.is(ChatRequest)
 const isResponse = Schema.is(ChatResponse)
@@ -60,7 +69,7 @@ const describe = (cause: Cause.Cause<InterceptorError>): Readonly<Record<string,
   const failure = cause.reasons.find(Cause.isFailReason)
   if (failure !== undefined) return { error: failure.error.message }
   const defect = cause.reasons.find(Cause.isDieReason)
-  return defect === undefined ? {} : describeDefect(defect.defect)
+  return defect === undefined ? { error: "it interrupted itself" } : describeDefect(defect.defect)
 }
 
 /** Asks an interceptor for its verdict, under its own time limit and failure mode. */
@@ -82,9 +91,8 @@ const judge = <A>(
       orElse: () => Effect.die(new Error(`no verdict within ${timeoutMs} ms`))
     })
   return Effect.exit(limited).pipe(Effect.flatMap((exit): Effect.Effect<Verdict<A>> => {
-    if (Exit.isFailure(exit)) {
-      return Cause.hasInterruptsOnly(exit.cause) ? Effect.interrupt : otherwise(describe(exit.cause))
-    }
+    // Where the request itself is interrupted, nothing comes here: an interruption in the exit is the interceptor's own.
+    if (Exit.isFailure(exit)) return otherwise(describe(exit.cause))
     const verdict: unknown = exit.value
     return isVerdict(verdict, isValue)
       ? Effect.succeed(exit.value)
@@ -159,12 +167,44 @@ export const interceptStream = (
   context: InterceptorContext
 ): Stream.Stream<ChatChunk, GatewayError> => {
   let current = chunks
+  // One event of a wire holds chunks of several choices, and whoever writes the event writes all of it.
+  if ((request.n ?? 1) > 1 && interceptors.some(({ stream }) => stream !== undefined)) {
+    current = Stream.map(chunks, (chunk) => ({ ...chunk }))
+  }
   for (const interceptor of interceptors.toReversed()) {
     if (interceptor.stream !== undefined) current = guarded(interceptor, interceptor.stream, current, request, context)
     else if (interceptor.post !== undefined) current = heldBack(interceptor, current, request, context)
   }
   return current
 }
+
+/**
+ * A stream of which the interceptors have let the first chunk pass: one that they block before fails here, where a server
+ * can still choose its status.
+ */
+export const untilPassed = Effect.fnUntraced(function*(
+  interceptors: ReadonlyArray<Interceptor>,
+  chunks: Stream.Stream<ChatChunk, GatewayError>
+): Effect.fn.Return<Stream.Stream<ChatChunk, GatewayError>, GatewayError, Scope.Scope> {
+  if (!interceptors.some(({ post, stream }) => post !== undefined || stream !== undefined)) return chunks
+  const scope = yield* Scope.fork(yield* Effect.scope)
+  const pull = yield* Scope.provide(Stream.toPull(chunks), scope)
+  let first: Chunks | undefined = yield* pull.pipe(
+    // What was consumed is counted when the stream closes, and that has to be before the request is recorded.
+    Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)),
+    Effect.catchIf(Cause.isDone, () => Effect.undefined)
+  )
+  if (first === undefined) return Stream.empty
+  const next = Effect.suspend(() => {
+    if (first === undefined) return pull
+    const passed = Effect.succeed(first)
+    first = undefined
+    return passed
+  })
+  return Stream.fromPull(Effect.succeed(next)).pipe(Stream.onExit((exit) => Scope.close(scope, exit)))
+})
+
+type Chunks = readonly [ChatChunk, ...Array<ChatChunk>]
 
 /** A stream cannot go on without an interceptor that broke off within it, so one that fails always blocks. */
 const guarded = (

@@ -331,6 +331,33 @@ const table: ReadonlyArray<readonly [string, ...ReadonlyArray<string>]> = [
     "2: interceptors.p.on[0]: expected one of request, response; did you mean request?"
   ],
   [
+    "interceptors:\n  p: { type: pii, patterns: { a: \"(x)\\\\1\", \"?\": x } }",
+    "2: interceptors.p.patterns.a: RE2 does not take the pattern: invalid escape sequence; RE2 has neither look-around nor back references"
+  ],
+  [
+    "interceptors:\n  p: { type: pii, patterns: { \"?\": x } }\n  q: { type: pii, redact: [] }\n  r: { type: pii, action: pseudonymise, on: [response] }",
+    "2: interceptors.p.patterns: a pattern's name has 1 to 64 of A-Z, a-z, 0-9, space, _, . and -, and starts with a letter or digit",
+    "3: interceptors.q: needs something to look for",
+    "4: interceptors.r: pseudonyms are made of requests, so `on` needs request"
+  ],
+  [
+    "interceptors:\n  m: { type: moderation }\n  n: { type: moderation, model: a::b, threshold: 0.5 }\n  o: { type: moderation, url: \"http://x\", threshold: 2 }",
+    "2: interceptors.m: needs a model or a url",
+    "3: interceptors.n: a threshold needs an endpoint's scores, and so a url",
+    "4: interceptors.o.threshold: expected a number from 0 to 1"
+  ],
+  [
+    "interceptors:\n  g: { type: prompt-guard, deny: [\"[\", { name: a, pattern: \"(?=a)\" }, { pattern: x }] }",
+    "2: interceptors.g.deny[0]: RE2 does not take the pattern: missing closing ]",
+    "2: interceptors.g.deny[1].pattern: RE2 does not take the pattern: invalid or unsupported Perl syntax; RE2 has neither look-around nor back references",
+    "2: interceptors.g.deny[2].name: is required"
+  ],
+  [
+    "interceptors:\n  h: { type: header-metadata, headers: { Authorization: who } }\n  w: { type: webhook, url: \"http://x\", secret: \"whsec_*\" }",
+    "2: interceptors.h.headers: a header with credentials must not become a tag",
+    "3: interceptors.w.secret: expected whsec_ and base64, or a text without whsec_"
+  ],
+  [
     "usage: { sinks: [{ type: sqll }], durability: none }",
     "1: usage.sinks[0].type: expected one of noop, log, sql; did you mean sql?",
     "1: usage.durability: expected one of batched, strict"

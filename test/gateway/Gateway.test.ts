@@ -528,6 +528,64 @@ describe("interceptors", () => {
           }))
       }]
     })))
+
+  it.effect("one that interrupts itself follows its failure mode, too", () => {
+    const leaving = (failure: "open" | "closed"): Interceptor => ({
+      name: "leaving",
+      order: 1,
+      failure,
+      pre: () => Effect.interrupt,
+      post: () => Effect.interrupt
+    })
+    return Effect.gen(function*() {
+      const blocked = yield* Effect.flip(chat()).pipe(over({ providers: [echo], interceptors: [leaving("closed")] }))
+      assert.strictEqual(blocked.code, "request_blocked")
+      const passed = yield* chat().pipe(over({ providers: [echo], interceptors: [leaving("open")] }))
+      assert.strictEqual(textOf(passed.content), "Hello?")
+    }).pipe(Effect.provide(Logger.layer([])))
+  })
+
+  it.effect("a caller who leaves while one thinks is not kept", () =>
+    Effect.gen(function*() {
+      const asked = yield* Deferred.make<void>()
+      const left = yield* Deferred.make<void>()
+      const slow: Interceptor = {
+        name: "slow",
+        order: 1,
+        failure: "open",
+        pre: () =>
+          Effect.andThen(Deferred.succeed(asked, undefined), Effect.never).pipe(
+            Effect.onInterrupt(() => Deferred.succeed(left, undefined))
+          )
+      }
+      const { records, sink } = recorder()
+      const fiber = yield* Effect.forkChild(
+        chat().pipe(over({ providers: [echo], interceptors: [slow], sinks: [sink] }))
+      )
+      yield* Deferred.await(asked)
+      yield* Fiber.interrupt(fiber)
+      yield* Deferred.await(left)
+      assert.deepStrictEqual(records.map(({ attempts, outcome }) => ({ attempts, outcome })), [
+        { attempts: 0, outcome: "cancelled" }
+      ])
+    }))
+
+  it.effect("one that cannot say whom it is for sees everyone's requests, unless it fails open", () => {
+    const confused = (failure: "open" | "closed"): Interceptor => ({
+      name: "confused",
+      order: 1,
+      failure,
+      appliesTo: () => {
+        throw new TypeError("confused")
+      },
+      pre: () => Effect.succeed(block("seen"))
+    })
+    return Effect.gen(function*() {
+      const seen = yield* Effect.flip(chat()).pipe(over({ providers: [echo], interceptors: [confused("closed")] }))
+      assert.include(seen.message, "confused: seen")
+      yield* chat().pipe(over({ providers: [echo], interceptors: [confused("open")] }))
+    })
+  })
 })
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -26,12 +26,6 @@ export const compile = (source: string, caseInsensitive = false): Result.Result<
   )
 }
 
-/** What is wrong with a pattern, if anything. */
-export const problem = (source: string): string | undefined => {
-  const compiled = compile(source)
-  return Result.isFailure(compiled) ? compiled.failure : undefined
-}
-
 /** RE2's own words end in the part of the pattern that they are about. */
 const reason = (error: unknown): string => {
   const told = error instanceof RE2JSException ? error.message.replace(/:? *`[\s\S]*$/, "") : "it does not compile"

@@ -5,7 +5,7 @@
  * Reasoning that turns out to be signed must come out as it was, and the signature comes last. So as soon as something is
  * replaced within a piece of reasoning, the rest of it waits, in both forms, for a signature or for its end.
  */
-import { Cause, Effect, Stream } from "effect"
+import { type Cause, Effect, Stream } from "effect"
 import type { ChatChunk, PartDelta } from "../../../sdk/Chat.ts"
 import type { GatewayError } from "../../../sdk/GatewayError.ts"
 import { mapCitations, mapPart, type Texts, withoutLogprobs } from "./Parts.ts"

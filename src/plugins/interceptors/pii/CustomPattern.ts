@@ -331,8 +331,13 @@ class Machine {
  * The detector of a pattern; `name` is what it finds. Fails with what is wrong with the pattern. A match has at most
  * `maxMatch` units, and its beginning and end see their neighbours, so that `\b` works.
  */
-export const customPattern = (name: string, source: string): Result.Result<Detector, string> =>
-  Result.flatMap(compile(source), (pattern) => {
+export const customPattern = (name: string, source: string): Result.Result<Detector, string> => {
+  if (!/^[A-Za-z0-9][A-Za-z0-9 _.-]{0,63}$/.test(name)) {
+    return Result.fail(
+      "a pattern's name has 1 to 64 of A-Z, a-z, 0-9, space, _, . and -, and starts with a letter or digit"
+    )
+  }
+  return Result.flatMap(compile(source), (pattern) => {
     const program = programOf(pattern)
     if (program === undefined) return Result.fail("RE2JS gave a program that this gateway cannot run")
     const machine = new Machine(program)
@@ -345,3 +350,4 @@ export const customPattern = (name: string, source: string): Result.Result<Detec
       match: (text, at, final) => machine.match(text, at, final)
     })
   })
+}
