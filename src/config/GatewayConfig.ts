@@ -68,9 +68,12 @@ const RateLimit = section(
   }
 )
 
+/** Nine million USD is what money as an integer of nano-USD can hold. */
+const Budgeted = Amount.check(Schema.isLessThanOrEqualTo(9e6, { message: "expected at most 9000000 USD" }))
+
 const Budget = section({
   per: oneOf(["tenant", "user", "key", "tag", "model"]),
-  usd: Amount,
+  usd: Budgeted,
   window: oneOf(["hour", "day", "week", "month", "total"])
 })
 

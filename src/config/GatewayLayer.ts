@@ -17,6 +17,7 @@ import type { Caller } from "../sdk/Caller.ts"
 import { type FailureAction, type FailureKind, type RetryOptions, type Route } from "../sdk/Routes.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import type { GatewayConfig, ProviderConfig, RouteConfig } from "./GatewayConfig.ts"
+import * as Interceptors from "./Interceptors.ts"
 import { nanoUsd } from "./Policies.ts"
 import * as Stores from "./Stores.ts"
 
@@ -141,7 +142,7 @@ const unknownPrice = (configured: GatewayConfig["defaults"]["unknownPrice"]): Un
 export const layer = (config: GatewayConfig) => {
   const providers = Object.entries(config.providers).map(([slug, provider]) => providerLayer(slug, provider))
   const { attempts, budgetWarnings, retry, timeZone, timeouts } = config.defaults
-  return Gateway.layer({
+  const gateway = Gateway.layer({
     timeouts,
     attempts,
     retry: retryOptions(retry),
@@ -152,7 +153,10 @@ export const layer = (config: GatewayConfig) => {
       warnAt: budgetWarnings.map((percent) => percent / 100),
       isRemote: Stores.areRemote(config)
     }
-  }).pipe(
+  })
+  // Moderation asks the gateway's own models, so interceptors come last.
+  return Interceptors.layer(config).pipe(
+    Layer.provideMerge(gateway),
     Layer.provideMerge(Registry.layer({ models: config.models, approvals: approvals(config) })),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),
     Layer.provideMerge(Stores.layer(config)),

@@ -31,8 +31,8 @@ export interface LedgerOptions {
 /** The ledger of one gateway. */
 export interface Ledger {
   /**
-   * Writes an entry down. Under `strict` the entry of a request that has an answer (`isAnswered`) is waited for; it fails
-   * with `store_unavailable` where it is not safe in time, and is tried further all the same.
+   * Writes an entry down. Under `strict` it is waited for; where it is not safe in time, that fails with
+   * `store_unavailable`, unless there is no answer to hold back. It is tried further all the same.
    */
   readonly post: (entry: LedgerEntry, isAnswered: boolean) => Effect.Effect<void, GatewayError>
   /** Fails with `store_unavailable` while `strict` could not keep its word: records wait that cannot be written. */
@@ -145,7 +145,7 @@ export const make = Effect.fnUntraced(function*(
     post: (entry, isAnswered) => {
       if (entry.records.length === 0 && entry.settlements.length === 0) return Effect.void
       const waits = isStrict && isAnswered
-      if (queue.offer(entry)) return waits ? committed : Effect.void
+      if (queue.offer(entry)) return !isStrict ? Effect.void : isAnswered ? committed : Effect.ignore(committed)
       // The queue has told of the record that is lost; the money must not be held for ever all the same.
       const released = Effect.ignore(settle(entry.settlements))
       return waits ? Effect.andThen(released, Effect.fail(notSafe)) : released

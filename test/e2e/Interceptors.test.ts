@@ -77,13 +77,17 @@ const start = async (...interceptors: ReadonlyArray<Interceptors>): Promise<Runn
   const logger = Logger.make((options) => void logged.push(JSON.stringify(Logger.formatStructured.log(options))))
   const runtime = ManagedRuntime.make(
     GatewayServer.layer({ host: "127.0.0.1", port: 0, maxBodyBytes: 1_000_000, drainTimeout: 500 }).pipe(
-      Layer.provide(Gateway.layer({ attempts: 1 })),
+      Layer.provide(Gateway.layer({ attempts: 1, ledger: { durability: "strict" } })),
       Layer.provide(ModelRegistry.layer()),
       Layer.provide(Layer.mergeAll(
         Sandbox.layer(),
         Provider.layer(Effect.succeed(word)),
         OpenAi.layer({ baseUrl: `${upstream.url}/v1`, unlistedModels: "allow" }),
-        UsageSink.layer({ name: "memory", write: (batch) => Effect.sync(() => void records.push(...batch)) }),
+        UsageSink.layer({
+          name: "memory",
+          durable: true,
+          write: (batch) => Effect.sync(() => void records.push(...batch))
+        }),
         ...interceptors
       )),
       Layer.provide(Layer.mergeAll(
