@@ -348,7 +348,7 @@ const Interceptor = Schema.Union([
     ...interceptor,
     url: HttpUrl,
     secret: secretAbsentIfEmpty(
-      matching(/^(?!whsec_)|^whsec_[A-Za-z0-9+\/]+={0,2}$/u, "expected whsec_ and base64, or a text without whsec_")
+      matching(/^(?!whsec_)|^whsec_[A-Za-z0-9+/]+={0,2}$/u, "expected whsec_ and base64, or a text without whsec_")
     ),
     timeout: defaulted(PositiveDuration, "5s")
   }),

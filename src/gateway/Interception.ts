@@ -227,15 +227,22 @@ const guarded = (
   )
 }
 
+/** The stream once it has passed as a whole: as it came where nothing was changed. */
+const onceWhole = Effect.fnUntraced(function*(
+  interceptor: Interceptor,
+  chunks: Stream.Stream<ChatChunk, GatewayError>,
+  request: ChatRequest,
+  context: InterceptorContext
+): Effect.fn.Return<Stream.Stream<ChatChunk>, GatewayError> {
+  const held = yield* Stream.runCollect(chunks)
+  const response = yield* collect(Stream.fromIterable(held))
+  const passed = yield* interceptResponse([interceptor], response, request, context)
+  return Stream.fromIterable(passed === response ? held : chunksOf(passed))
+})
+
 const heldBack = (
   interceptor: Interceptor,
   chunks: Stream.Stream<ChatChunk, GatewayError>,
   request: ChatRequest,
   context: InterceptorContext
-): Stream.Stream<ChatChunk, GatewayError> =>
-  Stream.unwrap(
-    collect(chunks).pipe(
-      Effect.flatMap((response) => interceptResponse([interceptor], response, request, context)),
-      Effect.map((response) => Stream.fromIterable(chunksOf(response)))
-    )
-  )
+): Stream.Stream<ChatChunk, GatewayError> => Stream.unwrap(onceWhole(interceptor, chunks, request, context))

@@ -61,6 +61,7 @@ const prose = [
   "docs/API.md",
   "docs/ARCHITECTURE.md",
   "docs/CONFIGURATION.md",
+  "docs/INTERCEPTORS.md",
   "docs/OPERATIONS.md",
   "docs/PROVIDERS.md",
   "src/plugins/providers/README.md"

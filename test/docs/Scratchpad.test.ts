@@ -22,7 +22,12 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "8 tokens"
   ],
   "03-own-provider.ts": ["!yawetag ,olleH", "400 provider_error: there is nothing to reverse"],
-  "04-openai-sdk.ts": ["Hello, gateway!", "Lorem ipsum dolor sit amet,", "get_weather {\"city\":\"Paris\"}"]
+  "04-openai-sdk.ts": ["Hello, gateway!", "Lorem ipsum dolor sit amet,", "get_weather {\"city\":\"Paris\"}"],
+  "05-own-interceptor.ts": [
+    "403 request_blocked: the request was blocked by polite: say please",
+    "Please write to jane@example.com (made by a model)",
+    "Please write to jane@example.com (made by a model)"
+  ]
 }
 
 const run = (name: string, variables: Readonly<Record<string, string>> = {}) =>

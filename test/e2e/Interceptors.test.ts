@@ -62,10 +62,9 @@ const word: Provider.Provider = {
   unlistedModels: "allow",
   streamChat: ({ request }) => {
     const words = textOf(request.messages[0].content).split(/(?<= )/)
-    const head = { id: "w1", model: "m" }
     return Stream.fromIterable<ChatChunk>([
-      ...words.map((text): ChatChunk => ({ ...head, delta: [{ type: "text", index: 0, text }] })),
-      { ...head, delta: [], finishReason: "stop" }
+      ...words.map((text): ChatChunk => ({ id: "w1", model: "m", delta: [{ type: "text", index: 0, text }] })),
+      { id: "w1", model: "m", delta: [], finishReason: "stop" }
     ]).pipe(Stream.rechunk(1))
   }
 }

@@ -506,6 +506,17 @@ describe("interceptors", () => {
       }).pipe(over({ providers: [streaming(chunks)], interceptors: [passing] }))
     }))
 
+  it.effect("a stream that was held back and let pass comes out as it came, to the last field", () => {
+    const chunks: ReadonlyArray<ChatChunk> = [
+      { ...says("One "), extensions: { openai: { choice: { logprobs: { content: [] } } } } },
+      says("two"),
+      finish
+    ]
+    return Effect.gen(function*() {
+      assert.deepStrictEqual(yield* read(), chunks)
+    }).pipe(over({ providers: [streaming(Stream.fromIterable(chunks))], interceptors: [passing] }))
+  })
+
   it.effect("one with `stream` sees each chunk as it comes", () =>
     Effect.gen(function*() {
       const chunks = yield* read()

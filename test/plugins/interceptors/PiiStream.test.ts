@@ -275,6 +275,20 @@ describe("streamed reasoning", () => {
       ])
     }))
 
+  it.effect("too long to wait for one is rewritten, and then has none that would not fit it", () =>
+    Effect.gen(function*() {
+      const long = "z ".repeat(300_000)
+      const { content } = yield* read([
+        thinks("Ask jane@example.com "),
+        thinks(long),
+        thinks(long),
+        thinks("or a@b.org, "),
+        thinks("joe@x.org"),
+        signature
+      ])
+      assert.deepStrictEqual(content, [{ type: "reasoning", text: `Ask [EMAIL] ${long}${long}or [EMAIL], [EMAIL]` }])
+    }))
+
   it.effect("is rewritten where none does, and goes on at once until there is something to rewrite", () =>
     Effect.gen(function*() {
       const { content } = yield* read([thinks("Ask jane@"), thinks("example.com about it"), says("Yes", 1)])

@@ -54,7 +54,7 @@ describe.each(wires)("in the wire %s", (wire) => {
         ]
         const head = { id: "id1", model: "m1" }
         const upstream = written(wire, [
-          ...deltas.map((delta): ChatChunk => ({ ...head, delta: [delta] })),
+          ...deltas.map((delta): ChatChunk => ({ id: "id1", model: "m1", delta: [delta] })),
           { ...head, delta: [], finishReason: "tool_calls" },
           { ...head, delta: [], usage: { inputTokens: 3, outputTokens: 4 } }
         ])

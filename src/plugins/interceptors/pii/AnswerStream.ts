@@ -111,8 +111,9 @@ class Thought implements Rewriter {
 
   readonly holds = (): boolean => this.#original !== ""
 
-  /** The rest as it was, since its signature has come. */
+  /** The rest as it was, since its signature has come; unless that fits no more. */
   signed(): string {
+    if (this.altered) return this.end()
     this.#rewriter.end()
     const rest = this.#original
     this.#original = ""
@@ -254,10 +255,10 @@ class Answer {
       if (citations !== delta.citations) next = { ...delta, text, citations }
     }
     if (delta.type === "reasoning" && delta.signature !== undefined && rewriter instanceof Thought) {
-      const original = rewriter.signed()
-      if (original !== "" || rewriter.altered) {
+      const held = rewriter.signed()
+      if (held !== "" || rewriter.altered) {
         const { signature, text: _text, ...rest } = delta
-        if (text + original !== "") kept.push({ type: "reasoning", index: delta.index, text: text + original })
+        if (text + held !== "") kept.push({ type: "reasoning", index: delta.index, text: text + held })
         // A signature is for the text as it was.
         if (!rewriter.altered) kept.push({ ...rest, signature })
         return true
