@@ -1,6 +1,6 @@
 /** From the configured interceptors to their plugins: whose requests each one sees, in which order, and what it asks. */
+import { NodeHttpClient } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
-import { FetchHttpClient } from "effect/http"
 import { Gateway } from "../gateway/Gateway.ts"
 import * as HeaderMetadata from "../plugins/interceptors/headerMetadata/HeaderMetadata.ts"
 import type { InterceptorOptions } from "../plugins/interceptors/InterceptorOptions.ts"
@@ -37,7 +37,7 @@ const moderation = (
       ...(apiKey === undefined ? {} : { apiKey }),
       ...(model === undefined ? {} : { model }),
       ...(threshold === undefined ? {} : { threshold })
-    }).pipe(Layer.provide(FetchHttpClient.layer))
+    }).pipe(Layer.provide(NodeHttpClient.layerUndici))
   }
   return Layer.unwrap(Effect.map(Gateway, (gateway) =>
     Moderation.layerClassify({
@@ -65,12 +65,12 @@ const interceptorLayer = (config: InterceptorConfig, common: InterceptorOptions)
         timeoutMs: config.timeout,
         url: config.url,
         ...(config.secret === undefined ? {} : { secret: config.secret })
-      }).pipe(Layer.provide(FetchHttpClient.layer))
+      }).pipe(Layer.provide(NodeHttpClient.layerUndici))
     case "prompt-guard":
       return PromptGuard.layer({
         ...common,
         deny: config.deny.map((rule, index) =>
-          typeof rule === "string" ? { name: `rule ${index + 1}`, pattern: rule } : rule
+          typeof rule === "string" ? { name: `deny[${index}]`, pattern: rule } : rule
         ),
         caseSensitive: config.caseSensitive,
         ...(config.maxChars === undefined ? {} : { maxChars: config.maxChars }),

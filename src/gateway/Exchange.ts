@@ -52,6 +52,8 @@ export class Exchange {
   skipped: ReadonlyArray<Skipped> = []
   /** The candidate that would have served if all had gone well. */
   preferred: ModelInfo | undefined
+  /** Interceptors for which the stream was held back as a whole. */
+  heldBackFor: ReadonlyArray<string> = []
   /** Native names of the parameters that the provider did not get. */
   dropped: ReadonlyArray<string> = []
   usage: Usage | undefined

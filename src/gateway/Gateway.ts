@@ -290,6 +290,9 @@ const make = Effect.fnUntraced(function*(
     exchange.model = committed.model
     exchange.dropped = committed.dropped
     exchange.firstTokenMs = exchange.elapsed()
+    exchange.heldBackFor = active.flatMap(({ name, post, stream }) =>
+      post !== undefined && stream === undefined ? [name] : []
+    )
     const account = new StreamAccount(exchange)
     const chunks = Stream.fromPull(Effect.succeed(followed(committed.pull, request, account)))
     const named = toolNames.size === 0

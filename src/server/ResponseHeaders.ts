@@ -9,7 +9,8 @@ const headerSafe = (value: string): string => value.replace(/[^\x20-\x7e]/g, "?"
 /**
  * `x-request-id`, `x-gateway-model` (canonical id), `x-gateway-provider` (slug), `x-gateway-attempts` (each one's model,
  * outcome and time), `x-gateway-fallback-used`, `x-gateway-overhead-ms` (the gateway's own time until now), and where there is something to
- * tell `x-gateway-cost` (USD; of a stream it is known only at its end), `x-gateway-dropped-params`, and of the caller's limits
+ * tell `x-gateway-cost` (USD; of a stream it is known only at its end), `x-gateway-dropped-params`, `x-gateway-held-back`
+ * (interceptors that a stream had to pass as a whole), and of the caller's limits
  * `x-ratelimit-{limit,remaining,reset}-{requests,tokens}`, of those that bind it the one that is nearest to its end.
  */
 export const exchangeHeaders = (exchange: Exchange): Record<string, string> => {
@@ -28,6 +29,7 @@ export const exchangeHeaders = (exchange: Exchange): Record<string, string> => {
     putLevel(headers, "requests", exchange.rateLevels)
     putLevel(headers, "tokens", exchange.rateLevels)
   }
+  if (exchange.heldBackFor.length > 0) headers["x-gateway-held-back"] = headerSafe(exchange.heldBackFor.join(", "))
   if (exchange.dropped.length > 0) headers["x-gateway-dropped-params"] = headerSafe(exchange.dropped.join(", "))
   return headers
 }
