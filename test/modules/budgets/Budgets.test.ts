@@ -343,6 +343,9 @@ for (const ledger of ledgers) {
               refused++
               return
             }
+            for (const { account, reservedNanoUsd, spentNanoUsd } of exit.value) {
+              assert.isAtMost(spentNanoUsd + reservedNanoUsd, account.limitNanoUsd)
+            }
             yield* Effect.delay(Effect.void, random(20))
             // Some die with their reservation.
             if (fate === 1) return
@@ -354,6 +357,9 @@ for (const ledger of ledgers) {
             yield* spend
             if (random(3) === 0) yield* budgets.settle([{ id: reservation.id, accounts: [], actualNanoUsd: actual }])
           })
+          // From here on the accounts are known, and a look at them waits for nobody.
+          yield* budgets.reserve({ id: "first", accounts, amountNanoUsd: 0, expiresAt: soon() })
+          yield* budgets.settle([{ id: "first", accounts, actualNanoUsd: 0 }])
           const watching = yield* Effect.forkChild(Effect.forever(Effect.delay(look, 1)))
           yield* Effect.forEach(Array.from({ length: 1000 }, (_, index) => index), request, {
             concurrency: "unbounded",
