@@ -161,7 +161,7 @@ export const layer = (config: GatewayConfig) => {
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),
     Layer.provideMerge(Stores.layer(config)),
     Layer.provideMerge(Layer.mergeAll(
-      Registries.layerWith(routesOf(config)),
+      Registries.layerWith(routesOf(config), config.models.map(({ id }) => id)),
       OutboundUndici.layerWith({
         breaker: config.defaults.breaker,
         connectTimeout: config.defaults.timeouts.connect

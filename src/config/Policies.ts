@@ -32,9 +32,15 @@ export const restrictionsOf = (
 
 /** The configured tenants. */
 export const policiesOf = (config: GatewayConfig): ReadonlyArray<TenantPolicy> =>
-  Object.entries(config.tenants).map(([name, tenant]) => ({
-    ...restrictionsOf(tenant),
-    name,
-    interceptors: tenant.interceptors,
-    ...(tenant.parent === undefined ? {} : { parent: tenant.parent })
-  }))
+  Object.entries(config.tenants).map(([name, tenant]) => {
+    const { interceptors, parent } = tenant
+    const { budgets, models, rateLimits } = restrictionsOf(tenant)
+    return {
+      name,
+      rateLimits,
+      budgets,
+      interceptors,
+      ...(models === undefined ? {} : { models }),
+      ...(parent === undefined ? {} : { parent })
+    }
+  })

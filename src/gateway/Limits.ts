@@ -6,6 +6,7 @@
  * `per: user` holds for each user of each of them. Requests that name no user share one user, so that leaving the name out
  * is no way around the limit.
  */
+import { hash } from "node:crypto"
 import type { Caller } from "../sdk/Caller.ts"
 import type { BudgetAccount } from "../sdk/Budgets.ts"
 import type { Windows } from "../sdk/BudgetWindow.ts"
@@ -37,8 +38,16 @@ export const ownersOf = (lineage: ReadonlyArray<TenantPolicy>, caller: Caller): 
   return owners
 }
 
-/** Names of any characters, put together so that no two lists of names look the same. */
-const joined = (...names: ReadonlyArray<string>): string => names.map((name) => `${name.length}:${name}`).join("")
+const isPlain = /^[\x20-\x7e]{0,150}$/
+
+/**
+ * Names of any characters, put together so that no two lists of names look the same. Stores take keys of some length and of
+ * characters that every database knows, so that long and unusual names stand in them as their hashes.
+ */
+const joined = (...names: ReadonlyArray<string>): string => {
+  const together = names.map((name) => `${name.length}:${name}`).join("")
+  return isPlain.test(together) ? together : `#${hash("sha256", together, "base64url")}`
+}
 
 /** Whose share of a limit a request takes from. */
 const subjectOf = (per: LimitScope, caller: Caller, model: string): string => {

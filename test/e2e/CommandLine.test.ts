@@ -176,11 +176,11 @@ describe.concurrent("check", () => {
   it("sections that do not act yet are told with their lines", async () => {
     const path = await file(
       "later.yaml",
-      "providers:\n  sandbox: { type: sandbox }\naudit:\n  sinks: [{ type: noop }]\n"
+      "providers:\n  sandbox: { type: sandbox }\nobservability:\n  log_level: warn\n"
     )
     const { code, out } = await run(["check", "-c", path])
     assert.strictEqual(code, 0)
-    assert.match(out, /later\.yaml:3: audit: .*not active yet/)
+    assert.match(out, /later\.yaml:4: observability\.log_level: .*not active yet/)
   })
 })
 
@@ -291,10 +291,10 @@ describe("serve", () => {
   it("says at its start which sections do not act yet", async () => {
     const path = await file(
       "later-served.yaml",
-      "server: { port: 0 }\nproviders:\n  sandbox: { type: sandbox }\naudit:\n  sinks: [{ type: noop }]\n"
+      "server: { port: 0 }\nproviders:\n  sandbox: { type: sandbox }\nobservability:\n  log_level: warn\n"
     )
     const service = await serve(["-c", path])
-    assert.match(service.said(), /later-served\.yaml:4: audit: .*not active yet/)
+    assert.match(service.said(), /later-served\.yaml:5: observability\.log_level: .*not active yet/)
     assert.strictEqual(await service.stop(), 0)
   })
 
