@@ -1,0 +1,85 @@
+/**
+ * Reasoning items (https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items). The readable text stands
+ * in `summary`. What the provider must get back unchanged stands in `encrypted_content`, which callers hand back as it
+ * is: the whole part, with its signature and the name of the wire that can read it. So thinking of any provider survives
+ * an agent's loop, whatever the caller does to the summary, and another provider is never given a signature that is not its own.
+ *
+ * The content is `llmgw1.CHECKSUM.PAYLOAD`: base64url of JSON, and the head of its SHA-256. The checksum finds what was cut
+ * or changed on its way. It proves nothing: whether thinking is genuine is the provider's to say, by its own signature.
+ */
+import { createHash } from "node:crypto"
+import type { ReasoningPart } from "../../../sdk/Content.ts"
+import type { Json } from "../../Codec.ts"
+import { absent, array, type Draft, filled, isJson, parseJson, string } from "../../Json.ts"
+import type { Report } from "../../Report.ts"
+import { readExtensions } from "./ResponsesExtensions.ts"
+
+const form = /^llmgw1\.([0-9a-f]{12})\.([A-Za-z0-9_-]+)$/
+
+const checksum = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex").slice(0, 12)
+
+/** The `encrypted_content` of a part; `undefined` where its summary says all of it. */
+export const seal = (part: ReasoningPart): string | undefined => {
+  const { data, extensions, signature, wire } = part
+  if (data === undefined && extensions === undefined && signature === undefined && wire === undefined) return undefined
+  const { type: _type, ...payload } = part
+  const bytes = Buffer.from(JSON.stringify(payload), "utf8")
+  return `llmgw1.${checksum(bytes)}.${bytes.toString("base64url")}`
+}
+
+const optionalString = (value: unknown): boolean => value === undefined || typeof value === "string"
+
+/** The part that was sealed; a text says what is wrong with the content. */
+const unseal = (content: string): ReasoningPart | string => {
+  const parts = form.exec(content)
+  const [, sum = "", encoded = ""] = parts ?? []
+  if (parts === null) {
+    return "was not made by this gateway, and no provider behind it could read it; leave the reasoning item out"
+  }
+  const bytes = Buffer.from(encoded, "base64url")
+  const payload = checksum(bytes) === sum ? parseJson(bytes.toString("utf8")) : undefined
+  const changed = "was changed or cut since the gateway made it; send it back exactly as it came, or leave the item out"
+  if (!isJson(payload)) return changed
+  const { data, extensions, signature, text, wire } = payload
+  if (![data, signature, text, wire].every(optionalString)) return changed
+  const part: Draft<ReasoningPart> = { type: "reasoning" }
+  if (typeof text === "string") part.text = text
+  if (typeof signature === "string") part.signature = signature
+  if (typeof data === "string") part.data = data
+  if (typeof wire === "string") part.wire = wire
+  if (extensions !== undefined) {
+    const read = readExtensions(extensions)
+    if (read === undefined) return changed
+    part.extensions = read
+  }
+  return part
+}
+
+/** The item for a part that says anything. */
+export const reasoningItem = (part: ReasoningPart, id: string): Json => {
+  const sealed = seal(part)
+  return {
+    id,
+    type: "reasoning",
+    summary: part.text === undefined || part.text === "" ? [] : [{ type: "summary_text", text: part.text }],
+    ...(sealed === undefined ? {} : { encrypted_content: sealed })
+  }
+}
+
+const textsOf = (value: unknown): ReadonlyArray<string> =>
+  array(value).flatMap((item) => filled(isJson(item) ? item["text"] : undefined) ?? [])
+
+/** The part of an item that a caller brings back; `undefined` where it says nothing, or cannot be read. */
+export const readReasoningItem = (item: Json, at: string, report: Report): ReasoningPart | undefined => {
+  const content = item["encrypted_content"]
+  if (!absent(content)) {
+    const sealed = string(content)
+    if (sealed === undefined) return report.refuse(`${at}.encrypted_content`, "must be a string")
+    const part = unseal(sealed)
+    return typeof part === "string" ? report.refuse(`${at}.encrypted_content`, part) : part
+  }
+  // Open models' thinking stands in `content`, whole; a summary tells less.
+  const whole = textsOf(item["content"]).join("")
+  const text = whole === "" ? textsOf(item["summary"]).join("\n\n") : whole
+  return text === "" ? undefined : { type: "reasoning", text }
+}
