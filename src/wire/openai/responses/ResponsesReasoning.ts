@@ -20,10 +20,10 @@ const checksum = (bytes: Uint8Array): string => createHash("sha256").update(byte
 
 /** The `encrypted_content` of a part; `undefined` where its summary says all of it. */
 export const seal = (part: ReasoningPart): string | undefined => {
-  const { data, extensions, signature, wire } = part
+  const { data, extensions, signature, text, wire } = part
   if (data === undefined && extensions === undefined && signature === undefined && wire === undefined) return undefined
-  const { type: _type, ...payload } = part
-  const bytes = Buffer.from(JSON.stringify(payload), "utf8")
+  // Always in this order, so that a stream seals to the same letters as the whole answer.
+  const bytes = Buffer.from(JSON.stringify({ wire, text, signature, data, extensions }), "utf8")
   return `llmgw1.${checksum(bytes)}.${bytes.toString("base64url")}`
 }
 
