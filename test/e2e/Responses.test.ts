@@ -20,7 +20,7 @@ import { ollama } from "../fixtures/OllamaWire.ts"
 import { openAi } from "../fixtures/OpenAiWire.ts"
 import { eventsOf, type ReadEvent } from "../fixtures/ResponsesEvents.ts"
 import { type RunningGateway, startGateway } from "../fixtures/RunningGateway.ts"
-import { isJson, type Json, parsed, type Script } from "../fixtures/Script.ts"
+import { isJson, type Json, json, parsed, type Script, sseEvent, stream } from "../fixtures/Script.ts"
 
 type Response = OpenAI.Responses.Response
 type InputItem = OpenAI.Responses.ResponseInputItem
@@ -341,8 +341,8 @@ describe.each(Object.entries<Provider>(providers))("%s", (slug, provider) => {
   const format = zodTextFormat(Place, "place")
 
   it("answers what the SDK parses by a schema, whole and streamed", async () => {
-    const json = provider.say({ text: ["{\"city\":\"Paris\",", "\"population\":2100000}"] })
-    upstream.reply(json, json)
+    const place = provider.say({ text: ["{\"city\":\"Paris\",", "\"population\":2100000}"] })
+    upstream.reply(place, place)
     const params = { model, input: "Where?", text: { format } }
     const whole = await client.responses.parse(params)
     assert.deepStrictEqual(whole.output_parsed, { city: "Paris", population: 2_100_000 })
@@ -691,6 +691,36 @@ describe("a request", () => {
     assert.deepInclude(at(upstream.request(1).json, "messages", 0, "content", 0), { type: "document" })
   })
 
+  it("marks what Anthropic shall keep in its prompt cache", async () => {
+    const cached = { cache_control: { type: "ephemeral", ttl: "1h" } }
+    await post({
+      model: "anthropic::claude-sonnet-4-5",
+      tools: [{ ...weather, ...cached }],
+      input: [{ role: "user", content: [{ type: "input_text", text: "Hi", ...cached }] }]
+    }, anthropic.answer({ text: "ok" }))
+    const sent = upstream.request(0).json
+    assert.deepInclude(at(sent, "tools", 0), cached)
+    assert.deepInclude(at(sent, "messages", 0, "content", 0), cached)
+  })
+
+  it("brings a compatible server's own form of thinking back as it came", async () => {
+    const detail = { type: "reasoning.encrypted", data: "b3BhcXVl", format: "openai-responses-v1", index: 0, id: "r" }
+    upstream.reply(json({
+      id: "gen-1",
+      object: "chat.completion",
+      created: 1,
+      model: "m",
+      choices: [{
+        index: 0,
+        finish_reason: "stop",
+        message: { role: "assistant", content: "a", reasoning_details: [detail] }
+      }]
+    }))
+    const first = await client.responses.create({ model: "openai::m", input: "Hi" })
+    await post({ input: [{ role: "user", content: "Hi" }, ...again(first), { role: "user", content: "And?" }] })
+    assert.deepStrictEqual(at(upstream.request(1).json, "messages", 1, "reasoning_details"), [detail])
+  })
+
   const item = (item: Json) => ({ input: [{ role: "user", content: "Hi" }, item] })
   it.each([
     ["previous_response_id", { previous_response_id: "resp_1" }, /whole conversation in input/],
@@ -774,17 +804,9 @@ describe("log probabilities", () => {
     const token = { token: "ok", logprob: -0.1, bytes: [111, 107], top_logprobs: [] }
     const base = { id: "c", object: "chat.completion", created: 1, model: "m" }
     const logprobs = { content: [token], refusal: null }
-    upstream.reply(() => ({
-      status: 200,
-      headers: { "content-type": "application/json" },
-      body: {
-        type: "whole",
-        content: JSON.stringify({
-          ...base,
-          choices: [{ index: 0, message: { role: "assistant", content: "ok" }, logprobs, finish_reason: "stop" }]
-        })
-      },
-      faults: []
+    upstream.reply(json({
+      ...base,
+      choices: [{ index: 0, message: { role: "assistant", content: "ok" }, logprobs, finish_reason: "stop" }]
     }))
     const params = { model: "openai::m", input: "Hi", include: ["message.output_text.logprobs" as const] }
     const whole = await client.responses.create(params)
@@ -793,17 +815,7 @@ describe("log probabilities", () => {
       { ...base, choices: [{ index: 0, delta: { role: "assistant", content: "ok" }, logprobs, finish_reason: null }] },
       { ...base, choices: [{ index: 0, delta: {}, finish_reason: "stop" }] }
     ]
-    upstream.reply({
-      status: 200,
-      headers: { "content-type": "text/event-stream" },
-      body: {
-        type: "events",
-        framing: "sse",
-        events: [...events.map((event) => `data: ${JSON.stringify(event)}\n\n`), "data: [DONE]\n\n"],
-        errorEvent: ""
-      },
-      faults: []
-    })
+    upstream.reply(stream("sse", [...events.map((event) => sseEvent(event)), sseEvent("[DONE]")]))
     const streamed = await client.responses.stream({ ...params, stream: true }).finalResponse()
     assert.deepStrictEqual(at(streamed.output, 0, "content", 0, "logprobs"), [token])
   })

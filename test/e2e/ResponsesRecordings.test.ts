@@ -143,7 +143,12 @@ const partOf = (part: Json): Json => {
     case "text":
       return { type: "input_text", text: part["text"] }
     case "image_url":
-      return { type: "input_image", ...object(part["image_url"]), image_url: object(part["image_url"])["url"], url: undefined }
+      return {
+        type: "input_image",
+        ...object(part["image_url"]),
+        image_url: object(part["image_url"])["url"],
+        url: undefined
+      }
     case "file":
       return { type: "input_file", ...object(part["file"]) }
     case "input_audio":
@@ -176,7 +181,7 @@ const itemsOf = (message: Json): ReadonlyArray<Json> => {
 const toolsOf = (tools: unknown): unknown =>
   tools === undefined ? undefined : objects(tools).map((tool) => {
     if (tool["type"] !== "function") throw new Untranslatable()
-    return { type: "function", ...object(tool["function"]) }
+    return Object.assign({ type: "function" }, tool["function"])
   })
 
 /** A message without the differences that say nothing: text alone is a string, and an empty one is none. */

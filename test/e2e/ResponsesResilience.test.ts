@@ -57,7 +57,11 @@ interface Setting {
 }
 
 /** Runs a test with two upstreams and a gateway of its own, so that no breaker remembers another test. */
-const within = async (wire: Wire, test: (setting: Setting) => Promise<void>, timeouts = "total: 10s"): Promise<void> => {
+const within = async (
+  wire: Wire,
+  test: (setting: Setting) => Promise<void>,
+  timeouts = "total: 10s"
+): Promise<void> => {
   const [sick, backup] = await Promise.all([startFakeUpstream(), startFakeUpstream()])
   backup.always(openAi.answer({ text: [healthy] }))
   const gateway = await startGateway(`
@@ -105,20 +109,21 @@ const textOf = (answer: Json): unknown => {
 describe.each(Object.entries(wires))("%s", (_, wire) => {
   const said = (...faults: ReadonlyArray<Fault>): Script => withFault(wire.answer(words), ...faults)
 
-  const before: ReadonlyArray<readonly [says: string, script: Script, stream: boolean | undefined, timeouts?: string]> = [
-    ["429 with too long a retry-after", wire.error(429, { "retry-after": "60" }), undefined],
-    ["500", wire.error(500), undefined],
-    ["401", wire.error(401), undefined],
-    ["a connection reset", said(fault.reset), undefined],
-    ["no answer at all", said(fault.hang), false, "answer: 200ms"],
-    ["half of an answer", said(fault.truncate()), false],
-    ["no answer at all", said(fault.hang), true],
-    ["a cut", said(fault.cut(wire.lead - 1)), true],
-    ["an end", said(fault.end(wire.lead - 1)), true],
-    ["a malformed line", said(fault.malformed(wire.lead - 1)), true],
-    ["an error in-band", said(fault.errorAfter(wire.lead - 1)), true],
-    ["a stall", said(fault.stall(wire.lead - 1)), true]
-  ]
+  const before: ReadonlyArray<readonly [says: string, script: Script, stream: boolean | undefined, timeouts?: string]> =
+    [
+      ["429 with too long a retry-after", wire.error(429, { "retry-after": "60" }), undefined],
+      ["500", wire.error(500), undefined],
+      ["401", wire.error(401), undefined],
+      ["a connection reset", said(fault.reset), undefined],
+      ["no answer at all", said(fault.hang), false, "answer: 200ms"],
+      ["half of an answer", said(fault.truncate()), false],
+      ["no answer at all", said(fault.hang), true],
+      ["a cut", said(fault.cut(wire.lead - 1)), true],
+      ["an end", said(fault.end(wire.lead - 1)), true],
+      ["a malformed line", said(fault.malformed(wire.lead - 1)), true],
+      ["an error in-band", said(fault.errorAfter(wire.lead - 1)), true],
+      ["a stall", said(fault.stall(wire.lead - 1)), true]
+    ]
   for (const [says, script, only, timeouts] of before) {
     for (const stream of only === undefined ? [false, true] : [only]) {
       it(`${stream ? "streamed" : "whole"}: ${says} before the first content: the fallback answers`, () =>

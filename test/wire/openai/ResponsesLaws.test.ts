@@ -170,7 +170,12 @@ const piecesOf = (part: Part, index: number): Array<PartDelta> => {
     case "text":
       return [
         ...Array.from(part.text, (text): PartDelta => ({ type: "text", index, text })),
-        ...(part.citations ?? []).map((citation): PartDelta => ({ type: "text", index, text: "", citations: [citation] }))
+        ...(part.citations ?? []).map((citation): PartDelta => ({
+          type: "text",
+          index,
+          text: "",
+          citations: [citation]
+        }))
       ]
     case "refusal":
       return Array.from(part.text, (text): PartDelta => ({ type: "refusal", index, text }))
@@ -283,7 +288,9 @@ describe("a stream", () => {
   })
 
   it("makes an id where the provider tells none", () => {
-    const ids = [1, 2].map(() => at(lastResponse(written([{ id: "", model: "m", delta: [], finishReason: "stop" }])), "id"))
+    const ids = [1, 2].map(() =>
+      at(lastResponse(written([{ id: "", model: "m", delta: [], finishReason: "stop" }])), "id")
+    )
     assert.notStrictEqual(ids[0], ids[1])
     assert.match(String(ids[0]), /^resp_\w{32}$/)
   })
@@ -450,7 +457,9 @@ describe("a request", () => {
       const input: Array<Json> = turns.map(({ content, role }) => ({ role, content: content.map(inputPart) }))
       for (const [step, { calls, text }] of steps.entries()) {
         const content: Array<Part> = text === undefined ? [] : [{ type: "text", text }]
-        if (text !== undefined) input.push({ role: "assistant", content: [{ type: "output_text", text, annotations: [] }] })
+        if (text !== undefined) {
+          input.push({ role: "assistant", content: [{ type: "output_text", text, annotations: [] }] })
+        }
         const id = (index: number) => `call_${step}_${index}`
         for (const index of calls.keys()) {
           content.push({ type: "tool_call", id: id(index), name: "f", arguments: "{}" })

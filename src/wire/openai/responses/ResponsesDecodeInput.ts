@@ -6,7 +6,7 @@
 import type { Message, Role } from "../../../sdk/Chat.ts"
 import type { DocumentPart, ImagePart, Part, TextPart } from "../../../sdk/Content.ts"
 import type { Json } from "../../Codec.ts"
-import { absent, bounded, type Draft, filled, isJson, isList, unknownFields } from "../../Json.ts"
+import { absent, bounded, filled, isJson, isList, unknownFields } from "../../Json.ts"
 import type { Report } from "../../Report.ts"
 import { isDetail, isResultContent, readAudio, readUrl } from "../OpenAiDecodeMessages.ts"
 import { wire as openAi } from "../OpenAiExtensions.ts"
@@ -128,25 +128,33 @@ const outputKeys = keys("type", "id", "status", "call_id", "output")
 const isRole = (value: unknown): value is Exclude<Role, "tool"> =>
   value === "user" || value === "assistant" || value === "system" || value === "developer"
 
-/** The conversation so far; the model's turn that is still growing is its last message. */
+/** The conversation so far. */
 interface Reading {
   readonly messages: Array<Message>
+  /** The parts of the model's turn that is its last message; nothing where somebody else spoke last. */
+  turn: Array<Part> | undefined
   /** Ids of the calls that a result may answer. */
   readonly calls: Set<string>
   readonly report: Report
 }
 
-/** Adds what the model made to its turn. */
+/** Adds what the model made to its turn. The turn's list of parts grows in place: a turn can have thousands of calls. */
 const addAnswer = (reading: Reading, parts: ReadonlyArray<Part>, unknown?: Json): void => {
   const { messages } = reading
-  const last = messages.at(-1)
-  if (last?.role !== "assistant") {
-    messages.push({ role: "assistant", content: parts, ...extended(unknown) })
-    return
+  if (reading.turn === undefined) {
+    reading.turn = []
+    messages.push({ role: "assistant", content: reading.turn, ...extended(unknown) })
+  } else if (unknown !== undefined) {
+    const extensions = extended({ ...ownExtensions(messages.at(-1) ?? {}), ...unknown })
+    messages[messages.length - 1] = { role: "assistant", content: reading.turn, ...extensions }
   }
-  const known = ownExtensions(last)
-  const extensions = extended(unknown === undefined ? known : { ...known, ...unknown })
-  messages[messages.length - 1] = { role: "assistant", content: [...last.content, ...parts], ...extensions }
+  for (const part of parts) reading.turn.push(part)
+}
+
+/** Adds what somebody else said, which ends the model's turn. */
+const addMessage = (reading: Reading, message: Message): void => {
+  reading.turn = undefined
+  reading.messages.push(message)
 }
 
 const readMessage = (item: Json, at: string, reading: Reading): void => {
@@ -156,7 +164,7 @@ const readMessage = (item: Json, at: string, reading: Reading): void => {
   const content = readContent(item["content"], `${at}.content`, report)
   const unknown = unknownFields(item, messageKeys)
   if (role === "assistant") addAnswer(reading, content, unknown)
-  else reading.messages.push({ role, content, ...extended(unknown) })
+  else addMessage(reading, { role, content, ...extended(unknown) })
 }
 
 const readCall = (item: Json, at: string, reading: Reading): void => {
@@ -178,14 +186,14 @@ const readCall = (item: Json, at: string, reading: Reading): void => {
 }
 
 const readCallOutput = (item: Json, at: string, reading: Reading): void => {
-  const { calls, messages, report } = reading
+  const { calls, report } = reading
   const toolCallId = readName(item, "call_id", `${at}.`, report)
   const parts = readContent(item["output"], `${at}.output`, report)
   if (toolCallId === undefined) return
   if (!calls.has(toolCallId)) return report.refuse(`${at}.call_id`, "no function_call with this id precedes the item")
   const content = parts.filter(isResultContent)
   if (content.length < parts.length) return report.refuse(`${at}.output`, "may hold text, images, files and audio only")
-  messages.push({
+  addMessage(reading, {
     role: "tool",
     content: [{
       type: "tool_result",
@@ -242,7 +250,7 @@ const readItem = (item: unknown, at: string, reading: Reading): void => {
 
 /** Reads the input; what is wrong goes into the report. `instructions` lead the conversation. */
 export const readInput = (value: unknown, instructions: Message | undefined, report: Report): Array<Message> => {
-  const messages: Array<Draft<Message>> = instructions === undefined ? [] : [instructions]
+  const messages: Array<Message> = instructions === undefined ? [] : [instructions]
   if (typeof value === "string") {
     messages.push({ role: "user", content: [{ type: "text", text: value }] })
     return messages
@@ -251,7 +259,7 @@ export const readInput = (value: unknown, instructions: Message | undefined, rep
     report.refuse("input", "must be a text or a non-empty array of items")
     return messages
   }
-  const reading: Reading = { messages, calls: new Set(), report }
+  const reading: Reading = { messages, turn: undefined, calls: new Set(), report }
   for (let index = 0; index < value.length && !report.isFull(); index++) {
     readItem(value[index], `input[${index}]`, reading)
   }
