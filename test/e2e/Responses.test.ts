@@ -703,22 +703,55 @@ describe("a request", () => {
     assert.deepInclude(at(sent, "messages", 0, "content", 0), cached)
   })
 
-  it("brings a compatible server's own form of thinking back as it came", async () => {
-    const detail = { type: "reasoning.encrypted", data: "b3BhcXVl", format: "openai-responses-v1", index: 0, id: "r" }
-    upstream.reply(json({
-      id: "gen-1",
-      object: "chat.completion",
-      created: 1,
-      model: "m",
-      choices: [{
-        index: 0,
-        finish_reason: "stop",
-        message: { role: "assistant", content: "a", reasoning_details: [detail] }
-      }]
-    }))
-    const first = await client.responses.create({ model: "openai::m", input: "Hi" })
-    await post({ input: [{ role: "user", content: "Hi" }, ...again(first), { role: "user", content: "And?" }] })
-    assert.deepStrictEqual(at(upstream.request(1).json, "messages", 1, "reasoning_details"), [detail])
+  describe("brings a compatible server's own form of thinking back as it came", () => {
+    const summary = { type: "reasoning.summary", summary: "I think.", format: "openai-responses-v1", index: 0 }
+    const sealed = { type: "reasoning.encrypted", data: "b3BhcXVl", format: "openai-responses-v1", index: 1, id: "r" }
+    const signed = {
+      type: "reasoning.text",
+      text: "Let me think.",
+      signature: "c2ln",
+      format: "anthropic-claude-v1",
+      index: 0
+    }
+    const base = { id: "gen-1", object: "chat.completion", created: 1, model: "m" }
+
+    const bringBack = async (stream: boolean, script: Script): Promise<unknown> => {
+      upstream.reply(script)
+      const first = await ask(stream, { model: "openai::m", input: "Hi" })
+      await post({ input: [{ role: "user", content: "Hi" }, ...again(first), { role: "user", content: "And?" }] })
+      return at(upstream.request(1).json, "messages", 1, "reasoning_details")
+    }
+
+    it.each([[[sealed]], [[summary, sealed]], [[signed]]])("whole: %j", async (details) => {
+      const message = { role: "assistant", content: "a", reasoning_details: details }
+      const script = json({ ...base, choices: [{ index: 0, finish_reason: "stop", message }] })
+      assert.deepStrictEqual(await bringBack(false, script), details)
+    })
+
+    const { signature: _signature, ...unsigned } = signed
+    it.each([
+      ["an encrypted detail", [[sealed]], [sealed]],
+      [
+        "a summary in pieces, and an encrypted detail",
+        [[{ ...summary, summary: "I " }], [{ ...summary, summary: "think." }], [sealed]],
+        [summary, sealed]
+      ],
+      [
+        "a text in pieces, signed in the end",
+        [[{ ...unsigned, text: "Let me " }], [{ ...unsigned, text: "think." }], [{ ...signed, text: "" }]],
+        [signed]
+      ]
+    ])("streamed: %s", async (_, pieces, whole) => {
+      const chunk = (delta: Json, finish: string | null = null) =>
+        sseEvent({ ...base, choices: [{ index: 0, delta, finish_reason: finish }] })
+      const script = stream("sse", [
+        ...pieces.map((details) => chunk({ role: "assistant", content: "", reasoning_details: details })),
+        chunk({ content: "a" }),
+        chunk({}, "stop"),
+        sseEvent("[DONE]")
+      ])
+      assert.deepStrictEqual(await bringBack(true, script), whole)
+    })
   })
 
   const item = (item: Json) => ({ input: [{ role: "user", content: "Hi" }, item] })

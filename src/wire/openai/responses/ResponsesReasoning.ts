@@ -8,10 +8,13 @@
  * or changed on its way. It proves nothing: whether thinking is genuine is the provider's to say, by its own signature.
  */
 import { createHash } from "node:crypto"
-import type { ReasoningPart } from "../../../sdk/Content.ts"
+import type { ChatChunk } from "../../../sdk/Chat.ts"
+import type { Extensions, ReasoningPart } from "../../../sdk/Content.ts"
+import { sourceOf } from "../../../sdk/Wire.ts"
 import type { Json } from "../../Codec.ts"
-import { absent, array, type Draft, filled, isJson, parseJson, string } from "../../Json.ts"
+import { absent, array, type Draft, filled, isJson, object, parseJson, string } from "../../Json.ts"
 import type { Report } from "../../Report.ts"
+import { wire as openAi } from "../OpenAiExtensions.ts"
 import { readExtensions } from "./ResponsesExtensions.ts"
 
 const form = /^llmgw1\.([0-9a-f]{12})\.([A-Za-z0-9_-]+)$/
@@ -53,6 +56,36 @@ const unseal = (content: string): ReasoningPart | string => {
     part.extensions = read
   }
   return part
+}
+
+/**
+ * What a streamed piece of thinking carries for OpenAI-compatible servers: the detail of its event (OpenRouter's form), with
+ * the text that the part has by now. A whole answer's decoder keeps each detail with its part; the pieces of a stream have
+ * no place for one, so it is looked up in the event that the chunk was read from. An event with Anthropic's blocks was
+ * read by those.
+ */
+export const detailOf = (
+  chunk: ChatChunk,
+  piece: Pick<ReasoningPart, "data" | "signature" | "text">,
+  text: string | undefined
+): Extensions | undefined => {
+  const source = sourceOf(chunk, openAi)
+  const choice = array(object(source?.json)?.["choices"]).find((choice) =>
+    isJson(choice) && (choice["index"] ?? 0) === 0
+  )
+  const delta = object(object(choice)?.["delta"])
+  if (delta === undefined || array(delta["thinking_blocks"]).length > 0) return undefined
+  for (const detail of array(delta["reasoning_details"])) {
+    if (!isJson(detail)) continue
+    const key = typeof detail["summary"] === "string" && typeof detail["text"] !== "string" ? "summary" : "text"
+    const isOf = piece.data !== undefined
+      ? detail["data"] === piece.data
+      : piece.signature !== undefined
+      ? detail["signature"] === piece.signature
+      : detail[key] === piece.text
+    if (isOf) return { [openAi]: { detail: text === undefined ? detail : { ...detail, [key]: text } } }
+  }
+  return undefined
 }
 
 /** The item for a part that says anything. */

@@ -28,7 +28,7 @@ import {
   saysReasoning,
   wordsOf
 } from "./ResponsesOutput.ts"
-import { reasoningItem } from "./ResponsesReasoning.ts"
+import { detailOf, reasoningItem } from "./ResponsesReasoning.ts"
 import { ended, failed, inProgress, logprobsOf, settingsOf, type Snapshot } from "./ResponsesResponse.ts"
 
 /** The part of a message that is under way. */
@@ -238,14 +238,15 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
     return summary + closed(open.index, { ...whole, summary: text === "" ? [] : [part] })
   }
 
-  const writeReasoning = (piece: Omit<ReasoningPart, "type">, part: number): string => {
+  const writeReasoning = (piece: Omit<ReasoningPart, "type">, part: number, chunk?: ChatChunk): string => {
     const thought: Draft<ReasoningPart> = thoughts.get(part) ?? { type: "reasoning" }
     thoughts.set(part, thought)
     if (piece.text !== undefined) thought.text = (thought.text ?? "") + piece.text
     if (piece.signature !== undefined) thought.signature = (thought.signature ?? "") + piece.signature
     if (piece.data !== undefined) thought.data = (thought.data ?? "") + piece.data
     if (piece.wire !== undefined) thought.wire = piece.wire
-    if (piece.extensions !== undefined) thought.extensions = piece.extensions
+    const extensions = piece.extensions ?? (chunk === undefined ? undefined : detailOf(chunk, piece, thought.text))
+    if (extensions !== undefined) thought.extensions = extensions
     if (!saysReasoning({ type: "reasoning", ...piece })) return ""
     let written = ""
     let open = current
@@ -369,12 +370,12 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
     }
   }
 
-  const write = (piece: PartDelta, logprobs: ReadonlyArray<unknown>): string => {
+  const write = (piece: PartDelta, logprobs: ReadonlyArray<unknown>, chunk: ChatChunk): string => {
     switch (piece.type) {
       case "text":
         return writeText(piece.index, piece.text, piece.citations, logprobs)
       case "reasoning":
-        return writeReasoning(piece, piece.index)
+        return writeReasoning(piece, piece.index, chunk)
       case "refusal":
         return writeRefusal(piece.index, piece.text)
       case "tool_call":
@@ -399,7 +400,7 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
       let written = begin()
       if (finish !== undefined) return written
       const logprobs = chunk.extensions === undefined ? noLogprobs : logprobsOf(chunk)
-      for (const piece of chunk.delta) written += write(piece, logprobs)
+      for (const piece of chunk.delta) written += write(piece, logprobs, chunk)
       if (chunk.finishReason === undefined) return written
       finish = chunk.finishReason
       return written + closeAll()
