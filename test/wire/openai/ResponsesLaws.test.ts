@@ -305,6 +305,11 @@ describe("a stream", () => {
     )
     encoder.push(chunk({ type: "tool_call", index: 0, arguments: "1}" }))
     assert.include(encoder.push(chunk({ type: "text", index: 2, text: "x" })), "\"arguments\":\"{\\\"x\\\":1}\"")
+    assert.strictEqual(
+      encoder.push(chunk({ type: "tool_call", index: 0, arguments: "\n" })),
+      "",
+      "white space after whole arguments opens nothing anew"
+    )
   })
 })
 
