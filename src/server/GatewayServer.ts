@@ -9,6 +9,7 @@ import { type RouteOptions, unroutable } from "./Door.ts"
 import * as NativeApi from "./native/NativeApi.ts"
 import * as NodeListener from "./NodeListener.ts"
 import * as OpenAiDialect from "./openai/OpenAiDialect.ts"
+import * as ResponsesDialect from "./openai/ResponsesDialect.ts"
 import * as Health from "./ops/Health.ts"
 import * as Metrics from "./ops/Metrics.ts"
 
@@ -38,11 +39,15 @@ const withoutEmptyErrors = HttpRouter.middleware((handled) =>
 const isRouteNotFound = (error: unknown): boolean =>
   HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound"
 
-/** All routes: the OpenAI dialect, the native API with its documentation, health, and metrics unless they are off. */
+/** All routes: the dialects, the native API with its documentation, health, and metrics unless they are off. */
 export const routes = (options: RouteOptions) =>
-  Layer.mergeAll(OpenAiDialect.layer(options), NativeApi.layer(options), Health.layer, withoutEmptyErrors).pipe((all) =>
-    options.metrics === false ? all : Layer.mergeAll(all, Metrics.layer(NativeApi.door))
-  )
+  Layer.mergeAll(
+    OpenAiDialect.layer(options),
+    ResponsesDialect.layer(options),
+    NativeApi.layer(options),
+    Health.layer,
+    withoutEmptyErrors
+  ).pipe((all) => options.metrics === false ? all : Layer.mergeAll(all, Metrics.layer(NativeApi.door)))
 
 /** What stands in an address's query is in no trace: some clients send their keys there, whatever the gateway asks for. */
 const noQueryInTraces = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])

@@ -12,6 +12,7 @@ import type { Json } from "./Codec.ts"
 import { absent, bounded, isJson } from "./Json.ts"
 import { ollamaExtensions } from "./ollama/OllamaExtensions.ts"
 import { openAiExtensions } from "./openai/OpenAiExtensions.ts"
+import { responsesExtensions, wire as responses } from "./openai/responses/ResponsesExtensions.ts"
 import type { Report } from "./Report.ts"
 
 /** The values that carry extensions. */
@@ -32,7 +33,8 @@ export interface ExtensionReading {
 const readings: ReadonlyMap<string, ExtensionReading> = new Map([
   ["anthropic", anthropicExtensions],
   ["ollama", ollamaExtensions],
-  ["openai", openAiExtensions]
+  ["openai", openAiExtensions],
+  [responses, responsesExtensions]
 ])
 
 /** A request can hold any number of unknown fields; so many are named, and the rest is counted. */

@@ -107,7 +107,7 @@ export const readPage = (file: string): Page => {
 export const settled = (text: string): string =>
   text
     .replaceAll("\r", "")
-    .replace(/"created":\s*\d+/g, "\"created\":0")
+    .replace(/"(created|created_at)":\s*\d+/g, "\"$1\":0")
     .replace(/req_[0-9a-f]{32}/g, "req_0")
     .replace(/sandbox-[0-9a-f]{16}/g, "sandbox-0")
     .replace(/(x-gateway-overhead-ms: )[\d.]+/g, "$10")

@@ -8,6 +8,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { Result, Schema } from "effect"
 import { ChatChunk, type ChatRequest, ChatRequest as Request, ChatResponse } from "../../src/sdk/Chat.ts"
 import { isJson, isList } from "../../src/wire/Json.ts"
+import { makeOpenAiResponses } from "../../src/wire/openai/responses/OpenAiResponses.ts"
+import { GatewayError, InternalError } from "../../src/sdk/GatewayError.ts"
+import { eventsOf as responseEventsOf } from "../fixtures/ResponsesEvents.ts"
 import {
   callOf,
   checkGrammar,
@@ -479,6 +482,132 @@ describe.each(wires)("%s, tampered with", (wire) => {
       }
       assert.isTrue(Result.isFailure(decoder.end()))
     })
+  })
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
+// OpenAI's Responses API, which is a dialect alone
+// ---------------------------------------------------------------------------------------------------------------------
+
+const callItem = (id: string): unknown => ({ type: "function_call", call_id: id, name: "f", arguments: "{\"a\":1}" })
+const outputItem = (id: string): unknown => ({ type: "function_call_output", call_id: id, output: "ok" })
+
+describe("OpenAI's Responses API", () => {
+  const codec = makeOpenAiResponses(() => 1_790_000_000)
+  const [thinking] = (() => {
+    const answer = codec.encodeResponse({
+      id: "x",
+      model: "m",
+      content: [{ type: "reasoning", text: "Hm.", signature: "s", wire: "anthropic" }],
+      finishReason: "stop"
+    }, plain)["output"]
+    return isList(answer) ? answer : []
+  })()
+  const request: unknown = {
+    model: "m",
+    instructions: "Be brief.",
+    input: [
+      {
+        role: "user",
+        content: [
+          { type: "input_text", text: "Hi" },
+          { type: "input_image", image_url: `data:image/png;base64,${png}`, detail: "low" },
+          { type: "input_audio", input_audio: { data: png, format: "wav" } },
+          { type: "input_file", filename: "a.pdf", file_data: `data:application/pdf;base64,${png}` },
+          { type: "input_file", file_url: "https://x.org/a.pdf" }
+        ]
+      },
+      thinking,
+      { type: "reasoning", id: "rs_1", summary: [{ type: "summary_text", text: "Hm." }] },
+      {
+        type: "message",
+        id: "msg_1",
+        role: "assistant",
+        status: "completed",
+        phase: "commentary",
+        content: [
+          {
+            type: "output_text",
+            text: "a",
+            annotations: [{ type: "url_citation", url: "https://x.org" }],
+            logprobs: []
+          },
+          { type: "refusal", refusal: "No." }
+        ]
+      },
+      callItem("call_1"),
+      { type: "image_generation_call", id: "ig_1", result: png },
+      { type: "function_call_output", call_id: "call_1", output: [{ type: "input_text", text: "ok" }] }
+    ],
+    tools: [{ type: "function", name: "f", description: "d", parameters: schema, strict: true }],
+    tool_choice: { type: "allowed_tools", mode: "auto", tools: [{ type: "function", name: "f" }] },
+    parallel_tool_calls: true,
+    text: { format: { type: "json_schema", name: "n", schema, strict: true }, verbosity: "low" },
+    reasoning: { effort: "low", summary: "auto" },
+    include: ["reasoning.encrypted_content"],
+    max_output_tokens: 9,
+    temperature: 0.5,
+    top_p: 0.5,
+    top_logprobs: 2,
+    user: "u",
+    safety_identifier: "s",
+    prompt_cache_key: "k",
+    metadata: { a: "b" },
+    service_tier: "flex",
+    truncation: "auto",
+    store: false,
+    stream: true,
+    stream_options: { include_obfuscation: false }
+  }
+
+  it("takes the request that is tampered with as it is", () => {
+    const decoded = codec.decodeRequest(request)
+    assert.isTrue(Result.isSuccess(decoded) && isRequest(decoded.success))
+  })
+
+  it("reads or refuses requests, and what is read can be sent to anybody or is refused, and repeated", () => {
+    tryAll((chance) => {
+      const decoded = codec.decodeRequest(times(1 + chance(4), request, chance))
+      if (Result.isFailure(decoded)) {
+        bounded(decoded.failure)
+        assert.isAtMost(decoded.failure.issues?.length ?? 0, 16)
+        return
+      }
+      assert.isTrue(isRequest(decoded.success), "what was read fits the sdk")
+      for (const target of wires) {
+        const encoded = codecs[target].encodeRequest(callOf(decoded.success, target), chance(2) === 0)
+        if (Result.isFailure(encoded)) bounded(encoded.failure)
+        else assert.isString(JSON.stringify(encoded.success.body))
+      }
+      assert.isString(
+        JSON.stringify(codec.encodeResponse({ id: "", model: "m", content: [], finishReason: "stop" }, decoded.success))
+      )
+    })
+  })
+
+  it.each(wires)("keeps its grammar for whatever is read of %s", (wire) => {
+    tryAll((chance) => {
+      const decoder = codecs[wire].streamDecoder(callOf(plain, wire))
+      const encoder = codec.streamEncoder(plain)
+      let text = ""
+      for (const [event, data] of streams[wire]) {
+        const sent = typeof data !== "string" && chance(5) === 0 ? times(1 + chance(2), data, chance) : data
+        const pushed = decoder.push(typeof sent === "string" ? sent : JSON.stringify(sent), event)
+        if (Result.isFailure(pushed)) break
+        for (const one of pushed.success) text += encoder.push(one)
+      }
+      const failed = new GatewayError({ reason: new InternalError({ message: "it failed" }) })
+      responseEventsOf(text + (Result.isFailure(decoder.end()) ? encoder.error(failed) : encoder.end()))
+    })
+  })
+
+  it("takes time by a conversation's size, not by its square", () => {
+    const ids = Array.from({ length: 5000 }, (_, index) => `c${index}`)
+    const started = performance.now()
+    const decoded = codec.decodeRequest({ model: "m", input: [...ids.map(callItem), ...ids.map(outputItem)] })
+    if (Result.isFailure(decoded)) assert.fail(decoded.failure.message)
+    assert.lengthOf(decoded.success.messages, 5001)
+    assert.isBelow(performance.now() - started, 500)
   })
 })
 

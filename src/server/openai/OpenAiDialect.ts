@@ -11,6 +11,7 @@ import { encodeModel, encodeModels, openAiChat } from "../../wire/openai/OpenAiC
 import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
+import * as ResponsesDialect from "./ResponsesDialect.ts"
 
 /** How this dialect tells its callers what went wrong. */
 export const door: Door = { encodeError: openAiChat.encodeError }
@@ -67,7 +68,11 @@ const models = visit(
   })
 )
 
-const served: ServedPaths = { "/v1/chat/completions": "POST", "/v1/models": "GET, HEAD" }
+const served: ServedPaths = {
+  "/v1/chat/completions": "POST",
+  "/v1/models": "GET, HEAD",
+  ...ResponsesDialect.served
+}
 
 /** Mounts the dialect on the router. */
 export const layer = (options: RouteOptions) =>

@@ -31,11 +31,13 @@ const fileInside = keys("file_data", "file_id", "filename")
 const fileInsideUrl = keys("filename")
 
 type Detail = NonNullable<ImagePart["detail"]>
-const isDetail = (value: unknown): value is Detail =>
+
+/** Whether the sdk has this word for how closely to look at an image. */
+export const isDetail = (value: unknown): value is Detail =>
   value === "auto" || value === "low" || value === "high" || value === "original"
 
 /** An image's or video's address: a `data:` URL becomes inline media. */
-const readUrl = (
+export const readUrl = (
   value: unknown,
   at: string,
   report: Report
@@ -46,7 +48,8 @@ const readUrl = (
   return typeof parsed === "string" ? report.refuse(at, parsed) : { type: "base64", ...parsed }
 }
 
-const readAudio = (part: Json, at: string, report: Report): AudioPart | undefined => {
+/** An `input_audio` part. */
+export const readAudio = (part: Json, at: string, report: Report): AudioPart | undefined => {
   const audio = object(part["input_audio"])
   if (audio === undefined) return report.refuse(`${at}.input_audio`, "must be an object")
   const data = audio["data"]
@@ -220,7 +223,8 @@ const readAssistant = (json: Json, at: string, calls: Set<string>, report: Repor
   return parts
 }
 
-const isResultContent = (part: Part): part is ToolResultContent =>
+/** Whether a part may stand inside a tool's result. */
+export const isResultContent = (part: Part): part is ToolResultContent =>
   part.type === "text" || part.type === "image" || part.type === "document" || part.type === "audio"
 
 const readToolResult = (json: Json, at: string, calls: ReadonlySet<string>, report: Report): Array<Part> => {

@@ -12,7 +12,7 @@
  * other wires. Null stands for absent in every documented field.
  */
 import { Array as Arr, Result } from "effect"
-import type { ChatRequest, Reasoning, ResponseSchema } from "../../sdk/Chat.ts"
+import type { ChatRequest, ResponseSchema } from "../../sdk/Chat.ts"
 import { invalid, ValidationError } from "../../sdk/GatewayError.ts"
 import type { Tool, ToolChoice, UnifiedTool } from "../../sdk/Tool.ts"
 import type { Json } from "../Codec.ts"
@@ -20,33 +20,18 @@ import { absent, type Draft, filled, isJson, object, unknownFields } from "../Js
 import { makeReport, type Report } from "../Report.ts"
 import { readMessages } from "./OpenAiDecodeMessages.ts"
 import { extended, unknownWithin, wire } from "./OpenAiExtensions.ts"
-import { cached, keys, readBoolean, readName, readString } from "./OpenAiFields.ts"
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Numbers
-// ---------------------------------------------------------------------------------------------------------------------
-
-const readNumber = (
-  json: Json,
-  key: string,
-  report: Report,
-  minimum = -Infinity,
-  maximum = Infinity
-): number | undefined => {
-  const value = json[key]
-  if (absent(value)) return undefined
-  if (typeof value !== "number" || !Number.isFinite(value)) return report.refuse(key, "must be a number")
-  if (value >= minimum && value <= maximum) return value
-  return report.refuse(
-    key,
-    maximum === Infinity ? `must be at least ${minimum}` : `must be between ${minimum} and ${maximum}`
-  )
-}
-
-const readInteger = (json: Json, key: string, report: Report, minimum = -Infinity): number | undefined => {
-  const value = readNumber(json, key, report, minimum)
-  return value === undefined || Number.isSafeInteger(value) ? value : report.refuse(key, "must be an integer")
-}
+import {
+  cached,
+  isEffort,
+  isString,
+  keys,
+  readBoolean,
+  readInteger,
+  readName,
+  readNumber,
+  readRecord,
+  readString
+} from "./OpenAiFields.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Tools and the answer's form
@@ -160,10 +145,6 @@ const readResponseFormat = (
   }
 }
 
-type Effort = NonNullable<Reasoning["effort"]>
-const efforts: ReadonlySet<unknown> = new Set<Effort>(["none", "minimal", "low", "medium", "high", "xhigh", "max"])
-const isEffort = (value: unknown): value is Effort => efforts.has(value)
-
 const readStop = (
   value: unknown,
   extensions: Record<string, unknown>,
@@ -180,25 +161,6 @@ const readStop = (
     : report.refuse("stop", "must be a string or an array of strings")
 }
 
-const readRecord = <A>(
-  value: unknown,
-  key: string,
-  is: (item: unknown) => item is A,
-  what: string,
-  report: Report
-): Readonly<Record<string, A>> | undefined => {
-  if (absent(value)) return undefined
-  if (!isJson(value)) return report.refuse(key, "must be an object")
-  const read: Record<string, A> = {}
-  for (const name of Object.keys(value)) {
-    if (name === "__proto__") continue
-    const item = value[name]
-    if (is(item)) read[name] = item
-    else report.refuse(`${key}.${name.slice(0, 64)}`, `must be ${what}`)
-  }
-  return read
-}
-const isString = (value: unknown): value is string => typeof value === "string"
 const isFinite = (value: unknown): value is number => Number.isFinite(value)
 
 // ---------------------------------------------------------------------------------------------------------------------
