@@ -5,9 +5,10 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest, UrlParams } from "effect/http"
-import { type RouteOptions, unroutable } from "./Door.ts"
+import { type Door, type RouteOptions, unroutable } from "./Door.ts"
 import * as NativeApi from "./native/NativeApi.ts"
 import * as NodeListener from "./NodeListener.ts"
+import * as OllamaDialect from "./ollama/OllamaDialect.ts"
 import * as OpenAiDialect from "./openai/OpenAiDialect.ts"
 import * as Health from "./ops/Health.ts"
 import * as Metrics from "./ops/Metrics.ts"
@@ -31,18 +32,28 @@ const withoutEmptyErrors = HttpRouter.middleware((handled) =>
     isRouteNotFound(error)
       ? Effect.map(
         HttpServerRequest.HttpServerRequest,
-        (request) => unroutable(request.url.startsWith("/v1/") ? OpenAiDialect.door : NativeApi.door, request)
+        (request) => unroutable(doorOf(request.url), request)
       )
       : Effect.fail(error)), { global: true })
+
+/** Whose error an address that no route takes gets. */
+const doorOf = (url: string): Door => {
+  if (url.startsWith("/v1/")) return OpenAiDialect.door
+  return url.startsWith("/api/") ? OllamaDialect.door : NativeApi.door
+}
 
 const isRouteNotFound = (error: unknown): boolean =>
   HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound"
 
-/** All routes: the OpenAI dialect, the native API with its documentation, health, and metrics unless they are off. */
+/** All routes: the OpenAI and Ollama dialects, the native API with its documentation, health, and metrics unless they are off. */
 export const routes = (options: RouteOptions) =>
-  Layer.mergeAll(OpenAiDialect.layer(options), NativeApi.layer(options), Health.layer, withoutEmptyErrors).pipe((all) =>
-    options.metrics === false ? all : Layer.mergeAll(all, Metrics.layer(NativeApi.door))
-  )
+  Layer.mergeAll(
+    OpenAiDialect.layer(options),
+    OllamaDialect.layer(options),
+    NativeApi.layer(options),
+    Health.layer,
+    withoutEmptyErrors
+  ).pipe((all) => options.metrics === false ? all : Layer.mergeAll(all, Metrics.layer(NativeApi.door)))
 
 /** What stands in an address's query is in no trace: some clients send their keys there, whatever the gateway asks for. */
 const noQueryInTraces = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])

@@ -15,7 +15,7 @@ import type { Provider } from "../../src/sdk/Provider.ts"
 import { ProviderError } from "../../src/sdk/Provider.ts"
 import { type Restrictions, type TenantPolicy, Tenants } from "../../src/sdk/Tenant.ts"
 import { SinkError, type UsageRecord, type UsageSink } from "../../src/sdk/UsageSink.ts"
-import { answers, type Composition, composeOver, finish, plain, request, says, usage } from "./PlainProvider.ts"
+import { answers, composeOver, type Composition, finish, plain, request, says, usage } from "./PlainProvider.ts"
 
 const nano = 1e9
 const acme: Caller = { tenant: "acme", user: "ann", keyId: "k1", tags: ["red"] }

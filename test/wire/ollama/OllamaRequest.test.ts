@@ -424,6 +424,12 @@ describe("decodeRequest", () => {
     }))
     assert.deepStrictEqual(error.issues?.map((issue) => issue.path), [
       "model",
+      "format",
+      "think",
+      "stream",
+      "top_logprobs",
+      "options.temperature",
+      "options.stop",
       "messages[0].role",
       "messages[1].content",
       "messages[1].images[0]",
@@ -432,13 +438,7 @@ describe("decodeRequest", () => {
       "messages[2].tool_calls[1].function.name",
       "messages[2].tool_calls[2]",
       "messages[3]",
-      "tools[0].function.name",
-      "tools[1].function",
-      "format",
-      "think",
-      "stream",
-      "top_logprobs",
-      "options.temperature"
+      "tools[0].function.name"
     ])
     assert.include(error.message, "(and 16 more)")
   })
