@@ -6,7 +6,7 @@
  * `encodeRequest`. Nulls and `format: ""` count as absent, as they do for the server.
  *
  * Ollama's clients may send tool calls without ids. They get `call_<message>_<position>`, and tool messages are matched to
- * them by `tool_call_id`, else by `tool_name`, else in order. The ids come from positions, not from chance, so that the same
+ * them by `tool_call_id`, else by `tool_name`, else in order; one that answers no call is refused. The ids come from positions, not from chance, so that the same
  * conversation always reads the same, which prompt caches need.
  */
 import { Result } from "effect"
@@ -17,6 +17,7 @@ import type { Tool } from "../../sdk/Tool.ts"
 import type { Json } from "../Codec.ts"
 import { imagePart } from "./OllamaImage.ts"
 import { absent, isJson, isList, unknownFields } from "../Json.ts"
+import { isBase64 } from "../openai/OpenAiMedia.ts"
 import { makeReport, type Report } from "../Report.ts"
 import { wire } from "./OllamaExtensions.ts"
 import { decodeParameters, own, readList, readString } from "./OllamaParameters.ts"
@@ -46,6 +47,8 @@ interface Calls {
   readonly open: Set<string>
   /** The same by the tool's name: a hostile conversation must not make each result look at every call. */
   readonly openByName: Map<string, Set<string>>
+  /** Ids that were made up. */
+  readonly unnamed: Set<string>
 }
 
 const openCall = (id: string, name: string, calls: Calls): void => {
@@ -92,8 +95,10 @@ const decodeCalls = (json: unknown, at: string, message: number, calls: Calls, r
       continue
     }
     const id = readString(call["id"], `${path}.id`, report)
-    const called = id === undefined || id === "" ? freshId(`call_${message}_${index}`, calls) : id
+    const hasId = id !== undefined && id !== ""
+    const called = hasId ? id : freshId(`call_${message}_${index}`, calls)
     openCall(called, name, calls)
+    if (!hasId) calls.unnamed.add(called)
     const extra = unknownFields(details, callFunctionFields)
     const around = unknownFields(call, callFields)
     parts.push({
@@ -114,23 +119,29 @@ export const decodeImages = (json: unknown, path: string, report: Report): Reado
     if (typeof image !== "string") report.refuse(`${path}[${index}]`, "must be a base64 string")
     else if (image.startsWith("data:") || image.startsWith("http:") || image.startsWith("https:")) {
       report.refuse(`${path}[${index}]`, "must be bare base64, without a data: prefix and not a URL")
-    } else images.push(imagePart(image))
+    } else if (!isBase64(image)) report.refuse(`${path}[${index}]`, "must be standard base64, padded")
+    else images.push(imagePart(image))
   }
   return images
 }
 
 /** The call that a tool message answers: by its id, else by the tool's name, else the oldest open one. */
 const answeredCall = (id: string | undefined, name: string | undefined, calls: Calls): string | undefined => {
-  if (id !== undefined && id !== "") return id
-  const candidates = name === undefined ? calls.open : calls.openByName.get(name)
-  return candidates?.values().next().value
+  if (id !== undefined && calls.names.has(id)) return id
+  const oldest = (name === undefined ? calls.open : calls.openByName.get(name))?.values().next().value
+  // An id that no call has can only mean a call that came without one.
+  return id === undefined || id === "" || (oldest !== undefined && calls.unnamed.has(oldest)) ? oldest : undefined
 }
 
 const decodeToolMessage = (json: Json, at: string, message: number, calls: Calls, report: Report): Message => {
   const content = readString(json["content"], `${at}.content`, report) ?? ""
   const name = readString(json["tool_name"], `${at}.tool_name`, report)
   const id = readString(json["tool_call_id"], `${at}.tool_call_id`, report)
-  const answered = answeredCall(id, name, calls) ?? freshId(`call_${message}`, calls)
+  const found = answeredCall(id, name, calls)
+  if (found === undefined) {
+    report.refuse(id === undefined ? at : `${at}.tool_call_id`, "answers no tool call of the messages before it")
+  }
+  const answered = found ?? `call_${message}`
   closeCall(answered, calls)
   const parts: Array<ToolResultContent> = content === "" ? [] : [text(content)]
   parts.push(...decodeImages(json["images"], `${at}.images`, report))
@@ -183,7 +194,7 @@ const decodeMessage = (json: unknown, index: number, calls: Calls, report: Repor
 
 const decodeMessages = (json: unknown, report: Report): ReadonlyArray<Message> => {
   const messages: Array<Message> = []
-  const calls: Calls = { names: new Map(), open: new Set(), openByName: new Map() }
+  const calls: Calls = { names: new Map(), open: new Set(), openByName: new Map(), unnamed: new Set() }
   for (const [index, item] of readList(json, "messages", report).entries()) {
     const message = decodeMessage(item, index, calls, report)
     if (message !== undefined) messages.push(message)
