@@ -4,6 +4,9 @@
  */
 import { afterAll, afterEach, assert, beforeAll, beforeEach, describe, it } from "@effect/vitest"
 import { Ollama, type Tool } from "ollama"
+import type { ChatChunk, ChatRequest } from "../../src/sdk/Chat.ts"
+import { fail, InternalError } from "../../src/sdk/GatewayError.ts"
+import { ollamaChat, ollamaGenerate } from "../../src/wire/ollama/OllamaChat.ts"
 import { anthropic } from "../fixtures/AnthropicWire.ts"
 import { type FakeUpstream, startFakeUpstream } from "../fixtures/FakeUpstream.ts"
 import { fault, withFault } from "../fixtures/Fault.ts"
@@ -321,10 +324,11 @@ describe.each(Object.entries<Provider>(providers))("chat: %s", (slug, provider) 
   })
 
   it("looks at images, as bytes and as base64", async () => {
-    for (const images of [[new Uint8Array(Buffer.from(png, "base64"))], [png]]) {
+    const bytes = new Uint8Array(Buffer.from(png, "base64"))
+    for (const message of [{ ...user("What is this?"), images: [bytes] }, { ...user("What is this?"), images: [png] }]) {
       upstream.reset()
       upstream.reply(provider.say({ text: words }))
-      await client.chat({ model, messages: [{ ...user("What is this?"), images: images as Array<string> }] })
+      await client.chat({ model, messages: [message] })
       assert.strictEqual(provider.imageSent(upstream.request(0).json), `data:image/png;base64,${png}`)
     }
   })
@@ -826,6 +830,39 @@ describe("models", () => {
     assert.strictEqual(await head.text(), "")
     for (const path of ["/api/version", "/api/tags"]) {
       assert.strictEqual((await fetch(gateway.url + path, { method: "HEAD" })).status, 200)
+    }
+  })
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Waiting
+// ---------------------------------------------------------------------------------------------------------------------
+
+describe("the lines that keep a silent connection open", () => {
+  const answering = (text: string) => new Ollama({ fetch: () => Promise.resolve(new Response(text)) })
+  const error = fail(new InternalError({ message: "broke" }))
+
+  it("are read by the client as pieces without content", async () => {
+    const request: ChatRequest = { model: "m", messages: [{ role: "user", content: [{ type: "text", text: "Hi" }] }] }
+    const chunk: ChatChunk = { id: "x", model: "m", delta: [{ type: "text", index: 0, text: "One" }] }
+    for (const codec of [ollamaChat, ollamaGenerate]) {
+      const silent = codec.keepAlive("m").repeat(2)
+      const writer = codec.streamEncoder(request)
+      const written = silent + writer.push(chunk) + writer.end()
+      const texts: Array<string | undefined> = []
+      if (codec === ollamaChat) {
+        for await (const part of await answering(written).chat({ model: "m", stream: true })) texts.push(part.message.content)
+      } else {
+        for await (const part of await answering(written).generate({ model: "m", prompt: "Hi", stream: true })) {
+          texts.push(part.response)
+        }
+      }
+      assert.deepStrictEqual(texts, ["", "", "One", ""])
+      const failing = answering(silent + codec.streamEncoder(request).error(error))
+      const failed = await failureOf((async () => {
+        for await (const part of await failing.chat({ model: "m", stream: true })) assert.isFalse(part.done)
+      })())
+      assert.strictEqual(failed.error, "broke")
     }
   })
 })

@@ -29,8 +29,9 @@ import { decodeParameters, own, readList, readString } from "./OllamaParameters.
 const requestFields = new Set(["messages", "tools"])
 const messageFields = new Set(["role", "content", "thinking", "images", "tool_calls"])
 const toolMessageFields = new Set(["role", "content", "images", "tool_name", "tool_call_id"])
-// `type` and `index` say nothing: every call is a function's, and its position is its index.
-const callFields = new Set(["id", "type", "function"])
+// `type` and `index` say nothing: every call is a function's, and its position is its index. Open WebUI puts the index beside
+// the function, Ollama into it.
+const callFields = new Set(["id", "type", "index", "function"])
 const callFunctionFields = new Set(["name", "arguments", "index"])
 const toolFields = new Set(["type", "function"])
 const toolFunctionFields = new Set(["name", "description", "parameters"])

@@ -373,7 +373,7 @@ describe("streamEncoder", () => {
     written += encoder.end()
     assert.deepStrictEqual(
       written.trim().split("\n").map((text): unknown => JSON.parse(text)),
-      lines.map((text): unknown => ({ ...JSON.parse(text), model: "route\n" }))
+      lines.map((text): unknown => Object.assign(JSON.parse(text), { model: "route\n" }))
     )
     assert.isTrue(written.startsWith(`{"model":"route\\n"${line({ content: "{\"model\":\"llama3\"" }).slice(17)}`))
   })
