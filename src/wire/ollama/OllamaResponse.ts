@@ -9,7 +9,7 @@
  */
 import { Result } from "effect"
 import type { ChatRequest, ChatResponse, FinishReason } from "../../sdk/Chat.ts"
-import type { Part } from "../../sdk/Content.ts"
+import type { Extensions, Part } from "../../sdk/Content.ts"
 import type { ChatCall, Failure } from "../../sdk/Provider.ts"
 import { totalInput, totalOutput, type Usage } from "../../sdk/Usage.ts"
 import { sourcedResponse, sourceOf } from "../../sdk/Wire.ts"
@@ -224,6 +224,16 @@ export const contentText = (part: Part): string => {
 export const writeUsage = (usage: Usage | undefined): Json =>
   usage === undefined ? {} : { prompt_eval_count: totalInput(usage), eval_count: totalOutput(usage) }
 
+/**
+ * The log probabilities of an answer that came over OpenAI's protocol, where they are token for token in the form that Ollama
+ * took over (`api/types.go`, `Logprob`).
+ */
+export const openAiLogprobs = (extensions: Extensions | undefined): ReadonlyArray<unknown> | undefined => {
+  const choice = extensions?.["openai"]?.["choice"]
+  const logprobs = isJson(choice) ? choice["logprobs"] : undefined
+  return isJson(logprobs) && isList(logprobs["content"]) ? logprobs["content"] : undefined
+}
+
 /** How long an answer took as the gateway saw it, ms. Providers other than Ollama tell no durations. */
 export interface Timing {
   readonly total: number
@@ -283,10 +293,12 @@ export const encodeResponse = (
     ...(images.length === 0 ? {} : { images }),
     ...(calls.length === 0 ? {} : { tool_calls: calls })
   }
+  const logprobs = openAiLogprobs(response.extensions)
   return {
     model,
     created_at: writeCreated(response.created),
     ...form.write(said),
+    ...(logprobs === undefined ? {} : { logprobs }),
     done: true,
     done_reason: doneReasonOf(response.finishReason, response.nativeFinishReason),
     ...writeDurations(timing),

@@ -22,6 +22,7 @@ import {
   doneReasonOf,
   finishReasonOf,
   makeId,
+  openAiLogprobs,
   readCreated,
   readError,
   readExtensions,
@@ -165,12 +166,17 @@ export const streamEncoder = (request: ChatRequest, form: AnswerForm, timing?: (
   /** Ollama's own last line, where the answer comes from Ollama unchanged. */
   let last: string | undefined
   const relayed = relay(model)
+  /** More members of the next line. */
+  let beside = ""
 
   /** The beginning of every line; the model and the moment of an answer do not change. */
   const begin = (): string => head ??= `{"model":${JSON.stringify(model)},"created_at":"${writeCreated(created)}",`
 
-  const line = <Key extends keyof Said>(key: Key, value: Said[Key]): string =>
-    `${begin()}${form.line(key, value)},"done":false}\n`
+  const line = <Key extends keyof Said>(key: Key, value: Said[Key]): string => {
+    const written = `${begin()}${form.line(key, value)}${beside},"done":false}\n`
+    beside = ""
+    return written
+  }
 
   const flushCalls = (): string => {
     if (calls.size === 0) return ""
@@ -244,6 +250,8 @@ export const streamEncoder = (request: ChatRequest, form: AnswerForm, timing?: (
         return before
       }
       let written = ""
+      const logprobs = chunk.extensions === undefined ? undefined : openAiLogprobs(chunk.extensions)
+      if (logprobs !== undefined) beside = `,"logprobs":${JSON.stringify(logprobs)}`
       for (const delta of chunk.delta) written += write(delta)
       return chunk.finishReason === undefined ? written : written + flushCalls()
     },

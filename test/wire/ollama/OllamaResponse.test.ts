@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { ChatChunk, ChatResponse } from "../../../src/sdk/Chat.ts"
 import { fail, InternalError, ModelNotFound, ProviderFailed } from "../../../src/sdk/GatewayError.ts"
 import { sourceOf } from "../../../src/sdk/Wire.ts"
-import { decodeShow, decodeTags, ollamaChat } from "../../../src/wire/ollama/OllamaChat.ts"
+import { decodeShow, decodeTags, encodeShow, encodeTags, ollamaChat } from "../../../src/wire/ollama/OllamaChat.ts"
 import { asking, callOf, failure, joinChunks, success } from "./answers.ts"
 
 const question = asking("What is the weather?")
@@ -357,6 +357,25 @@ describe("streamEncoder", () => {
     assert.strictEqual(encoder.push(second), `${line({ content: "fine", extra: 2 })}\n`)
   })
 
+  it("tells the log probabilities that came over OpenAI's wire, each once", () => {
+    const content = (token: string) => [{ token, logprob: -0.1, bytes: [1], top_logprobs: [] }]
+    const beside = (token: string) => ({ openai: { choice: { logprobs: { content: content(token) } } } })
+    const encoder = ollamaChat.streamEncoder(question)
+    const written = encoder.push(chunk([{ type: "text", index: 0, text: "a" }], { extensions: beside("a") })) +
+      encoder.push(chunk([{ type: "text", index: 0, text: "b" }])) +
+      encoder.push(chunk([], { finishReason: "stop" })) + encoder.end()
+    const lines = written.trim().split("\n").map((text): Record<string, unknown> => JSON.parse(text))
+    assert.deepStrictEqual(lines.map((line) => line["logprobs"]), [content("a"), undefined, undefined])
+    const response: ChatResponse = {
+      id: "",
+      model: "gpt",
+      content: [{ type: "text", text: "a" }],
+      finishReason: "stop",
+      extensions: beside("a")
+    }
+    assert.deepStrictEqual(ollamaChat.encodeResponse(response, question)["logprobs"], content("a"))
+  })
+
   it("relays lines under the model's name that was asked for, wherever the name stands in them", () => {
     const lines = [
       line({ content: "{\"model\":\"llama3\"" }),
@@ -493,6 +512,24 @@ describe("discovery", () => {
       model: "nomic",
       capabilities: ["text_input", "embeddings"]
     })
+  })
+
+  it("reads what the gateway writes of its own models", () => {
+    const seer = {
+      name: "fast",
+      providers: ["a", "b"],
+      capabilities: ["text_output", "tools", "image_input", "reasoning"] as const,
+      contextWindow: 4096,
+      created: 1786082889
+    }
+    const shown = success(decodeShow(encodeShow(seer), "fast"))
+    assert.strictEqual(shown.contextWindow, 4096)
+    const able = shown.capabilities ?? []
+    assert.includeMembers([...able], [...seer.capabilities])
+    assert.isFalse(able.includes("embeddings"))
+    const unknown = { name: "a::m", providers: ["a"], created: Number.MAX_VALUE }
+    assert.isUndefined(success(decodeShow(encodeShow(unknown), "m")).contextWindow)
+    assert.deepStrictEqual(success(decodeTags(encodeTags([seer, unknown]))), ["fast:latest", "a::m"])
   })
 
   it("leaves out what the server does not tell", () => {
