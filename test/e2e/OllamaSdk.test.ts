@@ -325,7 +325,9 @@ describe.each(Object.entries<Provider>(providers))("chat: %s", (slug, provider) 
 
   it("looks at images, as bytes and as base64", async () => {
     const bytes = new Uint8Array(Buffer.from(png, "base64"))
-    for (const message of [{ ...user("What is this?"), images: [bytes] }, { ...user("What is this?"), images: [png] }]) {
+    for (
+      const message of [{ ...user("What is this?"), images: [bytes] }, { ...user("What is this?"), images: [png] }]
+    ) {
       upstream.reset()
       upstream.reply(provider.say({ text: words }))
       await client.chat({ model, messages: [message] })
@@ -851,7 +853,9 @@ describe("the lines that keep a silent connection open", () => {
       const written = silent + writer.push(chunk) + writer.end()
       const texts: Array<string | undefined> = []
       if (codec === ollamaChat) {
-        for await (const part of await answering(written).chat({ model: "m", stream: true })) texts.push(part.message.content)
+        for await (const part of await answering(written).chat({ model: "m", stream: true })) {
+          texts.push(part.message.content)
+        }
       } else {
         for await (const part of await answering(written).generate({ model: "m", prompt: "Hi", stream: true })) {
           texts.push(part.response)

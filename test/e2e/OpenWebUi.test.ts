@@ -199,7 +199,9 @@ describe("a chat", () => {
   it("may call tools, of which it reads the function's name and arguments", async () => {
     upstream.reply(openAi.answer({ toolCalls: [{ id: "call_2", name: "look", arguments: "{\"at\":\"that\"}" }] }))
     const { text } = await post("/api/chat", { model: "openai::gpt-x", ...payload })
-    const [call] = linesOf(text).flatMap((line) => isJson(line["message"]) ? objects(line["message"]["tool_calls"]) : [])
+    const [call] = linesOf(text).flatMap((line) =>
+      isJson(line["message"]) ? objects(line["message"]["tool_calls"]) : []
+    )
     assert.deepStrictEqual(call, { id: "call_2", function: { index: 0, name: "look", arguments: { at: "that" } } })
   })
 

@@ -287,7 +287,11 @@ describe("a request to load", () => {
     assert.deepStrictEqual(ollamaChat.decodeLoad({ model: "m", messages: [], keep_alive: "5m" }), load)
     assert.deepStrictEqual(ollamaGenerate.decodeLoad({ model: "m", prompt: "", images: [png] }), load)
     for (const keepAlive of [0, "0", "0s", "0.0m", "-0s"]) {
-      assert.deepStrictEqual(ollamaGenerate.decodeLoad({ model: "m", keep_alive: keepAlive }), unload, String(keepAlive))
+      assert.deepStrictEqual(
+        ollamaGenerate.decodeLoad({ model: "m", keep_alive: keepAlive }),
+        unload,
+        String(keepAlive)
+      )
     }
     for (const keepAlive of [-1, 1, "10s", "0s5", "-1m", null, "never"]) {
       assert.deepStrictEqual(ollamaGenerate.decodeLoad({ model: "m", keep_alive: keepAlive }), load, String(keepAlive))
