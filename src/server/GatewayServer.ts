@@ -5,9 +5,10 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest, UrlParams } from "effect/http"
-import { type RouteOptions, unroutable } from "./Door.ts"
+import { type Door, type RouteOptions, unroutable } from "./Door.ts"
 import * as NativeApi from "./native/NativeApi.ts"
 import * as NodeListener from "./NodeListener.ts"
+import * as OllamaDialect from "./ollama/OllamaDialect.ts"
 import * as OpenAiDialect from "./openai/OpenAiDialect.ts"
 import * as ResponsesDialect from "./openai/ResponsesDialect.ts"
 import * as Health from "./ops/Health.ts"
@@ -32,9 +33,15 @@ const withoutEmptyErrors = HttpRouter.middleware((handled) =>
     isRouteNotFound(error)
       ? Effect.map(
         HttpServerRequest.HttpServerRequest,
-        (request) => unroutable(request.url.startsWith("/v1/") ? OpenAiDialect.door : NativeApi.door, request)
+        (request) => unroutable(doorOf(request.url), request)
       )
       : Effect.fail(error)), { global: true })
+
+/** Whose error an address that no route takes gets. */
+const doorOf = (url: string): Door => {
+  if (url.startsWith("/v1/")) return OpenAiDialect.door
+  return url.startsWith("/api/") ? OllamaDialect.door : NativeApi.door
+}
 
 const isRouteNotFound = (error: unknown): boolean =>
   HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound"
@@ -44,6 +51,7 @@ export const routes = (options: RouteOptions) =>
   Layer.mergeAll(
     OpenAiDialect.layer(options),
     ResponsesDialect.layer(options),
+    OllamaDialect.layer(options),
     NativeApi.layer(options),
     Health.layer,
     withoutEmptyErrors

@@ -20,6 +20,8 @@ export type Json = Readonly<Record<string, unknown>>
 export interface EncodedRequest {
   readonly body: Json
   readonly dropped: ReadonlyArray<string>
+  /** Where the request goes, below the base URL, where that is not the wire's usual place for it. */
+  readonly path?: string
   /** Headers that the request needs on this wire. */
   readonly headers?: Readonly<Record<string, string>>
 }

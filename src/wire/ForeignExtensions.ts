@@ -10,7 +10,7 @@ import type { ChatCall } from "../sdk/Provider.ts"
 import { anthropicExtensions } from "./anthropic/AnthropicExtensions.ts"
 import type { Json } from "./Codec.ts"
 import { absent, bounded, isJson } from "./Json.ts"
-import { ollamaExtensions } from "./ollama/OllamaExtensions.ts"
+import { generateExtensions, generateWire, ollamaExtensions } from "./ollama/OllamaExtensions.ts"
 import { openAiExtensions } from "./openai/OpenAiExtensions.ts"
 import { responsesExtensions, wire as responses } from "./openai/responses/ResponsesExtensions.ts"
 import type { Report } from "./Report.ts"
@@ -23,16 +23,19 @@ export type Level = "request" | "message" | "part" | "tool"
  *
  * `marks` are keys that the wire's decoder put there for its encoder, or that tell again what a canonical field says; a
  * canonical field's name in place of `true` makes the key one only where that field is set. `members` are objects whose
- * fields are named one by one (`options.num_ctx`); marks inside them are written `options.num_ctx`, too.
+ * fields are named one by one (`options.num_ctx`); marks inside them are written `options.num_ctx`, too. `refused` are keys of
+ * a request, with the problem, that cannot be left out without changing what is asked.
  */
 export interface ExtensionReading {
   readonly marks: Readonly<Record<Level, ReadonlyMap<string, string | true>>>
   readonly members: ReadonlySet<string>
+  readonly refused?: ReadonlyMap<string, string>
 }
 
 const readings: ReadonlyMap<string, ExtensionReading> = new Map([
   ["anthropic", anthropicExtensions],
   ["ollama", ollamaExtensions],
+  [generateWire, generateExtensions],
   ["openai", openAiExtensions],
   [responses, responsesExtensions]
 ])
@@ -48,6 +51,7 @@ interface Extended {
 /** What is collected, each name once. Most requests have none, so nothing is made before there is something to name. */
 interface Names {
   readonly wire: string
+  readonly report: Report
   found: Set<string> | undefined
 }
 
@@ -66,7 +70,9 @@ const readFields = (
     const path = within + key
     const mark = reading?.marks[level].get(path)
     if (mark === true || (mark !== undefined && Reflect.get(value, mark) !== undefined)) continue
-    if (isJson(field) && reading?.members.has(path) === true) {
+    const problem = level === "request" ? reading?.refused?.get(path) : undefined
+    if (problem !== undefined) names.report.refuse(path, problem)
+    else if (isJson(field) && reading?.members.has(path) === true) {
       readFields(names, field, `${path}.`, level, prefix, value, reading)
     } else (names.found ??= new Set()).add(prefix + bounded(path, maxName))
   }
@@ -89,11 +95,11 @@ const readParts = (names: Names, parts: ReadonlyArray<Part>): void => {
 }
 
 /**
- * Reports the fields of wires other than `wire`, which is being written, as dropped. A message's `cache_control` counts as read where one of its parts has a
+ * Reports the fields of wires other than `wire`, which is being written, as dropped, or as refused. A message's `cache_control` counts as read where one of its parts has a
  * breakpoint: the decoder puts it there.
  */
 export const reportForeign = (request: ChatCall["request"], wire: string, report: Report): void => {
-  const names: Names = { wire, found: undefined }
+  const names: Names = { wire, report, found: undefined }
   readExtensions(names, "request", "", request)
   for (const message of request.messages) {
     if (message.extensions !== undefined) {

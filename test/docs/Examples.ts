@@ -108,6 +108,8 @@ export const settled = (text: string): string =>
   text
     .replaceAll("\r", "")
     .replace(/"(created|created_at)":\s*\d+/g, "\"$1\":0")
+    .replace(/"created_at":\s*"[^"]*"/g, "\"created_at\":\"\"")
+    .replace(/"(\w+_duration)":\s*\d+/g, "\"$1\":0")
     .replace(/req_[0-9a-f]{32}/g, "req_0")
     .replace(/sandbox-[0-9a-f]{16}/g, "sandbox-0")
     .replace(/(x-gateway-overhead-ms: )[\d.]+/g, "$10")

@@ -131,7 +131,11 @@ describe("fields of another wire", () => {
       model: "m",
       keep_alive: "5m",
       options: { temperature: 0.5, num_ctx: 4096, mirostat: 1 },
-      messages: [{ ...user, x: 1 }, { role: "tool", tool_name: "nobody", content: "?" }]
+      messages: [
+        { ...user, x: 1 },
+        { role: "assistant", tool_calls: [{ id: "c", function: { name: "f", arguments: {} } }] },
+        { role: "tool", tool_call_id: "c", tool_name: "nobody", content: "?" }
+      ]
     }
     for (const wire of ["openai", "anthropic"] as const) {
       assert.deepStrictEqual(

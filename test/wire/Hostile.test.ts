@@ -637,7 +637,7 @@ describe("large conversations", () => {
       model: "m",
       messages: [
         { role: "assistant", tool_calls: numbers.map(() => ({ function: { name: "f", arguments: {} } })) },
-        ...numbers.map(() => ({ role: "tool", tool_name: "g", content: "ok" }))
+        ...numbers.map((id) => ({ role: "tool", tool_call_id: `unheard.${id}`, content: "ok" }))
       ]
     }
   }

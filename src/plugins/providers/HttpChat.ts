@@ -84,7 +84,7 @@ const prepare = (
   if (body === undefined) return Result.fail(refused(endpoint.provider, unwritable))
   const request: UpstreamRequest = {
     method: "POST",
-    path: endpoint.path,
+    path: encoded.success.path ?? endpoint.path,
     headers: {
       "content-type": "application/json",
       accept: stream ? endpoint.streamType : "application/json",

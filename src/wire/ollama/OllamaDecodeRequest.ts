@@ -6,67 +6,35 @@
  * `encodeRequest`. Nulls and `format: ""` count as absent, as they do for the server.
  *
  * Ollama's clients may send tool calls without ids. They get `call_<message>_<position>`, and tool messages are matched to
- * them by `tool_call_id`, else by `tool_name`, else in order. The ids come from positions, not from chance, so that the same
+ * them by `tool_call_id`, else by `tool_name`, else in order; one that answers no call is refused. The ids come from positions, not from chance, so that the same
  * conversation always reads the same, which prompt caches need.
  */
 import { Result } from "effect"
-import type { ChatRequest, Message, Reasoning, ResponseSchema } from "../../sdk/Chat.ts"
+import type { ChatRequest, Message } from "../../sdk/Chat.ts"
 import { type ImagePart, type Part, text, type ToolResultContent, type ToolResultPart } from "../../sdk/Content.ts"
 import { invalid, type ValidationError } from "../../sdk/GatewayError.ts"
 import type { Tool } from "../../sdk/Tool.ts"
 import type { Json } from "../Codec.ts"
 import { imagePart } from "./OllamaImage.ts"
 import { absent, isJson, isList, unknownFields } from "../Json.ts"
+import { isBase64 } from "../openai/OpenAiMedia.ts"
 import { makeReport, type Report } from "../Report.ts"
 import { wire } from "./OllamaExtensions.ts"
+import { decodeParameters, own, readList, readString } from "./OllamaParameters.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Fields
 // ---------------------------------------------------------------------------------------------------------------------
 
-const requestFields = new Set([
-  "model",
-  "messages",
-  "stream",
-  "format",
-  "tools",
-  "think",
-  "logprobs",
-  "top_logprobs",
-  "options"
-])
+const requestFields = new Set(["messages", "tools"])
 const messageFields = new Set(["role", "content", "thinking", "images", "tool_calls"])
 const toolMessageFields = new Set(["role", "content", "images", "tool_name", "tool_call_id"])
-// `type` and `index` say nothing: every call is a function's, and its position is its index.
-const callFields = new Set(["id", "type", "function"])
+// `type` and `index` say nothing: every call is a function's, and its position is its index. Open WebUI puts the index beside
+// the function, Ollama into it.
+const callFields = new Set(["id", "type", "index", "function"])
 const callFunctionFields = new Set(["name", "arguments", "index"])
 const toolFields = new Set(["type", "function"])
 const toolFunctionFields = new Set(["name", "description", "parameters"])
-
-const readString = (value: unknown, path: string, report: Report): string | undefined => {
-  if (absent(value)) return undefined
-  if (typeof value === "string") return value
-  report.refuse(path, "must be a string")
-  return undefined
-}
-
-const readBoolean = (value: unknown, path: string, report: Report): boolean | undefined => {
-  if (absent(value)) return undefined
-  if (typeof value === "boolean") return value
-  report.refuse(path, "must be a boolean")
-  return undefined
-}
-
-const readList = (value: unknown, path: string, report: Report): ReadonlyArray<unknown> => {
-  if (absent(value)) return []
-  if (isList(value)) return value
-  report.refuse(path, "must be an array")
-  return []
-}
-
-/** Fields of this wire alone, where there are any. */
-const own = (json: Json | undefined): { readonly extensions?: { readonly [wire]: Json } } =>
-  json === undefined ? {} : { extensions: { [wire]: json } }
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Messages
@@ -80,6 +48,8 @@ interface Calls {
   readonly open: Set<string>
   /** The same by the tool's name: a hostile conversation must not make each result look at every call. */
   readonly openByName: Map<string, Set<string>>
+  /** Ids that were made up. */
+  readonly unnamed: Set<string>
 }
 
 const openCall = (id: string, name: string, calls: Calls): void => {
@@ -126,8 +96,10 @@ const decodeCalls = (json: unknown, at: string, message: number, calls: Calls, r
       continue
     }
     const id = readString(call["id"], `${path}.id`, report)
-    const called = id === undefined || id === "" ? freshId(`call_${message}_${index}`, calls) : id
+    const hasId = id !== undefined && id !== ""
+    const called = hasId ? id : freshId(`call_${message}_${index}`, calls)
     openCall(called, name, calls)
+    if (!hasId) calls.unnamed.add(called)
     const extra = unknownFields(details, callFunctionFields)
     const around = unknownFields(call, callFields)
     parts.push({
@@ -141,32 +113,39 @@ const decodeCalls = (json: unknown, at: string, message: number, calls: Calls, r
   return parts
 }
 
-const decodeImages = (json: unknown, at: string, report: Report): ReadonlyArray<ImagePart> => {
+/** The bare base64 images of a message or a prompt. */
+export const decodeImages = (json: unknown, path: string, report: Report): ReadonlyArray<ImagePart> => {
   const images: Array<ImagePart> = []
-  for (const [index, image] of readList(json, `${at}.images`, report).entries()) {
-    if (typeof image !== "string") report.refuse(`${at}.images[${index}]`, "must be a base64 string")
+  for (const [index, image] of readList(json, path, report).entries()) {
+    if (typeof image !== "string") report.refuse(`${path}[${index}]`, "must be a base64 string")
     else if (image.startsWith("data:") || image.startsWith("http:") || image.startsWith("https:")) {
-      report.refuse(`${at}.images[${index}]`, "must be bare base64, without a data: prefix and not a URL")
-    } else images.push(imagePart(image))
+      report.refuse(`${path}[${index}]`, "must be bare base64, without a data: prefix and not a URL")
+    } else if (!isBase64(image)) report.refuse(`${path}[${index}]`, "must be standard base64, padded")
+    else images.push(imagePart(image))
   }
   return images
 }
 
 /** The call that a tool message answers: by its id, else by the tool's name, else the oldest open one. */
 const answeredCall = (id: string | undefined, name: string | undefined, calls: Calls): string | undefined => {
-  if (id !== undefined && id !== "") return id
-  const candidates = name === undefined ? calls.open : calls.openByName.get(name)
-  return candidates?.values().next().value
+  if (id !== undefined && calls.names.has(id)) return id
+  const oldest = (name === undefined ? calls.open : calls.openByName.get(name))?.values().next().value
+  // An id that no call has can only mean a call that came without one.
+  return id === undefined || id === "" || (oldest !== undefined && calls.unnamed.has(oldest)) ? oldest : undefined
 }
 
 const decodeToolMessage = (json: Json, at: string, message: number, calls: Calls, report: Report): Message => {
   const content = readString(json["content"], `${at}.content`, report) ?? ""
   const name = readString(json["tool_name"], `${at}.tool_name`, report)
   const id = readString(json["tool_call_id"], `${at}.tool_call_id`, report)
-  const answered = answeredCall(id, name, calls) ?? freshId(`call_${message}`, calls)
+  const found = answeredCall(id, name, calls)
+  if (found === undefined) {
+    report.refuse(id === undefined ? at : `${at}.tool_call_id`, "answers no tool call of the messages before it")
+  }
+  const answered = found ?? `call_${message}`
   closeCall(answered, calls)
   const parts: Array<ToolResultContent> = content === "" ? [] : [text(content)]
-  parts.push(...decodeImages(json["images"], at, report))
+  parts.push(...decodeImages(json["images"], `${at}.images`, report))
   const result: ToolResultPart = {
     type: "tool_result",
     toolCallId: answered,
@@ -208,7 +187,7 @@ const decodeMessage = (json: unknown, index: number, calls: Calls, report: Repor
   if (thinking !== "") content.push({ type: "reasoning", text: thinking, wire })
   if (said !== "") content.push(text(said))
   content.push(
-    ...decodeImages(json["images"], at, report),
+    ...decodeImages(json["images"], `${at}.images`, report),
     ...decodeCalls(json["tool_calls"], at, index, calls, report)
   )
   return { role, content, ...own(unknownFields(json, messageFields)) }
@@ -216,7 +195,7 @@ const decodeMessage = (json: unknown, index: number, calls: Calls, report: Repor
 
 const decodeMessages = (json: unknown, report: Report): ReadonlyArray<Message> => {
   const messages: Array<Message> = []
-  const calls: Calls = { names: new Map(), open: new Set(), openByName: new Map() }
+  const calls: Calls = { names: new Map(), open: new Set(), openByName: new Map(), unnamed: new Set() }
   for (const [index, item] of readList(json, "messages", report).entries()) {
     const message = decodeMessage(item, index, calls, report)
     if (message !== undefined) messages.push(message)
@@ -225,7 +204,7 @@ const decodeMessages = (json: unknown, report: Report): ReadonlyArray<Message> =
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
-// Tools and parameters
+// Tools
 // ---------------------------------------------------------------------------------------------------------------------
 
 const decodeTool = (json: unknown, path: string, report: Report): Tool | undefined => {
@@ -261,135 +240,36 @@ const decodeTool = (json: unknown, path: string, report: Report): Tool | undefin
   }
 }
 
-const decodeFormat = (json: unknown, report: Report): ResponseSchema | undefined => {
-  if (absent(json) || json === "") return undefined
-  if (json === "json") return { type: "json_object" }
-  if (isJson(json)) return { type: "json_schema", schema: json }
-  report.refuse("format", "must be \"json\" or a JSON Schema object")
-  return undefined
-}
-
-const decodeThink = (json: unknown, report: Report): Reasoning | undefined => {
-  if (absent(json)) return undefined
-  if (typeof json === "boolean") return { enabled: json }
-  if (json === "low" || json === "medium" || json === "high" || json === "max") return { effort: json }
-  report.refuse("think", "must be true, false, \"low\", \"medium\", \"high\" or \"max\"")
-  return undefined
-}
-
-/** The canonical parameters that stand in `options`. */
-type Sampling = {
-  -readonly [
-    Key in
-      | "temperature"
-      | "topP"
-      | "topK"
-      | "minP"
-      | "seed"
-      | "stop"
-      | "repeatPenalty"
-      | "presencePenalty"
-      | "frequencyPenalty"
-      | "maxOutputTokens"
-  ]?: ChatRequest[Key]
-}
-
-/** An option in numbers: its canonical name, and the values that the canonical parameter can take. */
-const numbers: ReadonlyMap<
-  string,
-  readonly [name: Exclude<keyof Sampling, "stop">, fits: (value: number) => boolean]
-> = new Map([
-  ["temperature", ["temperature", (value: number) => value >= 0 && value <= 2]],
-  ["top_p", ["topP", (value: number) => value >= 0 && value <= 1]],
-  ["top_k", ["topK", (value: number) => Number.isSafeInteger(value) && value > 0]],
-  ["min_p", ["minP", (value: number) => value >= 0 && value <= 1]],
-  ["seed", ["seed", Number.isSafeInteger]],
-  ["repeat_penalty", ["repeatPenalty", () => true]],
-  ["presence_penalty", ["presencePenalty", () => true]],
-  ["frequency_penalty", ["frequencyPenalty", () => true]],
-  ["num_predict", ["maxOutputTokens", (value: number) => Number.isSafeInteger(value) && value > 0]]
-])
-
-const decodeOptions = (json: unknown, report: Report): { readonly sampling: Sampling; readonly extra?: Json } => {
-  if (absent(json)) return { sampling: {} }
-  if (!isJson(json)) {
-    report.refuse("options", "must be an object")
-    return { sampling: {} }
-  }
-  const sampling: Sampling = {}
-  const extra: Array<[string, unknown]> = []
-  for (const key of Object.keys(json)) {
-    const value = json[key]
-    if (absent(value)) continue
-    const number = numbers.get(key)
-    if (number !== undefined) {
-      const [name, fits] = number
-      if (typeof value !== "number") report.refuse(`options.${key}`, "must be a number")
-      else if (fits(value)) sampling[name] = value
-      else extra.push([key, value])
-    } else if (key === "stop") {
-      if (isList(value) && value.every((item) => typeof item === "string")) sampling.stop = value
-      else report.refuse("options.stop", "must be an array of strings")
-    } else extra.push([key, value])
-  }
-  return extra.length === 0 ? { sampling } : { sampling, extra: Object.fromEntries(extra) }
-}
-
 // ---------------------------------------------------------------------------------------------------------------------
 // The request
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** The fields of the request that only Ollama knows, nulls left out. */
-const decodeExtensions = (json: Json, options: Json | undefined): Json | undefined => {
-  const entries: Array<[string, unknown]> = []
-  for (const key of Object.keys(json)) {
-    if (!requestFields.has(key) && !absent(json[key])) entries.push([key, json[key]])
-  }
-  if (options !== undefined) entries.push(["options", options])
-  return entries.length === 0 ? undefined : Object.fromEntries(entries)
-}
-
 /**
  * Reads the body of `POST /api/chat`. `stream` is true where the body does not say. Fails with all that is wrong, each
- * problem at its path (`messages[0].images[1]`). A body without messages asks Ollama to load or unload a model; the gateway
- * manages no models, so it is refused.
+ * problem at its path (`messages[0].images[1]`). A body without messages asks Ollama to load or unload a model, and is no
+ * chat: `OllamaLoad.ts` knows it.
  */
 export const decodeRequest = (json: unknown): Result.Result<ChatRequest, ValidationError> => {
   const report = makeReport()
   const body: Json = isJson(json) ? json : {}
   if (!isJson(json)) report.refuse("", "the body must be a JSON object")
-  const model = readString(body["model"], "model", report)
-  if (model === "" || absent(body["model"])) report.refuse("model", "must name a model")
+  const parameters = decodeParameters(body, requestFields, report)
   const [first, ...others] = decodeMessages(body["messages"], report)
   const tools: Array<Tool> = []
   for (const [index, item] of readList(body["tools"], "tools", report).entries()) {
     const tool = decodeTool(item, `tools[${index}]`, report)
     if (tool !== undefined) tools.push(tool)
   }
-  const responseSchema = decodeFormat(body["format"], report)
-  const reasoning = decodeThink(body["think"], report)
-  const stream = readBoolean(body["stream"], "stream", report) ?? true
-  const logprobs = readBoolean(body["logprobs"], "logprobs", report)
-  const topLogprobs = body["top_logprobs"]
-  if (!absent(topLogprobs) && !Number.isSafeInteger(topLogprobs)) report.refuse("top_logprobs", "must be an integer")
-  const { extra, sampling } = decodeOptions(body["options"], report)
   if (first === undefined && (absent(body["messages"]) || isList(body["messages"]))) {
     report.refuse("messages", "must hold at least one message")
   }
   const error = report.error()
-  if (error !== undefined || model === undefined || first === undefined) {
-    return Result.fail(error ?? invalid("model", "must name a model"))
+  if (error !== undefined || first === undefined) {
+    return Result.fail(error ?? invalid("messages", "must hold at least one message"))
   }
   return Result.succeed({
-    model,
+    ...parameters,
     messages: [first, ...others],
-    ...(tools.length === 0 ? {} : { tools }),
-    ...(responseSchema === undefined ? {} : { responseSchema }),
-    stream,
-    ...sampling,
-    ...(logprobs === undefined ? {} : { logprobs }),
-    ...(typeof topLogprobs === "number" ? { topLogprobs } : {}),
-    ...(reasoning === undefined ? {} : { reasoning }),
-    ...own(decodeExtensions(body, extra))
+    ...(tools.length === 0 ? {} : { tools })
   })
 }

@@ -26,14 +26,15 @@ import { wire } from "./OllamaExtensions.ts"
 // State of one encoding
 // ---------------------------------------------------------------------------------------------------------------------
 
-interface Context {
+/** What one encoding knows. */
+export interface Context {
   readonly report: Report
   /** Names of the tools called so far, by the call's id: Ollama's tool messages name the tool. */
   readonly calls: Map<string, string>
 }
 
 /** Fields that decide what is called and how the answer comes; extensions may not replace them. */
-const ownFields = new Set(["model", "messages", "stream", "tools"])
+const ownFields = new Set(["model", "messages", "stream", "tools", "prompt", "system", "images", "suffix"])
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Content
@@ -68,16 +69,18 @@ const imageData = (part: ImagePart, path: string, context: Context): string => {
 }
 
 /** What the parts of one message come to. */
-interface Flat {
+export interface Flat {
   readonly texts: Array<string>
   readonly images: Array<string>
   readonly thinking: Array<string>
   readonly calls: Array<Json>
 }
 
-const flat = (): Flat => ({ texts: [], images: [], thinking: [], calls: [] })
+/** Nothing yet. */
+export const flat = (): Flat => ({ texts: [], images: [], thinking: [], calls: [] })
 
-const addPart = (into: Flat, part: Exclude<Part, ToolResultPart>, path: string, context: Context): void => {
+/** Adds a part to what its message comes to. */
+export const addPart = (into: Flat, part: Exclude<Part, ToolResultPart>, path: string, context: Context): void => {
   if ("cacheControl" in part) context.report.drop("messages[].content[].cache_control")
   switch (part.type) {
     case "text":
@@ -290,6 +293,21 @@ const encodeExtensions = (request: ChatCall["request"], report: Report): Json =>
   return Object.fromEntries(entries)
 }
 
+/** All but the conversation, its tools and how it is answered: the form of the answer, thinking, sampling, Ollama's own fields. */
+export const encodeParameters = (call: ChatCall, context: Context): Json => {
+  const { request } = call
+  const options = encodeOptions(call)
+  dropParameters(request, context.report)
+  return {
+    ...(request.responseSchema === undefined ? {} : { format: encodeFormat(request.responseSchema, context) }),
+    ...(request.reasoning === undefined ? {} : encodeThink(request.reasoning, context)),
+    ...(request.logprobs === undefined ? {} : { logprobs: request.logprobs }),
+    ...(request.topLogprobs === undefined ? {} : { top_logprobs: request.topLogprobs }),
+    ...(Object.keys(options).length === 0 ? {} : { options }),
+    ...encodeExtensions(request, context.report)
+  }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // The request
 // ---------------------------------------------------------------------------------------------------------------------
@@ -316,19 +334,12 @@ export const encodeRequest = (call: ChatCall, stream: boolean): Result.Result<En
     addMessage(messages, message, `messages[${index}]`, context)
   }
   const tools = encodeTools(request, context)
-  const options = encodeOptions(call)
-  dropParameters(request, context.report)
   const body: Json = {
     model: call.model.model,
     messages,
     stream,
     ...(tools.length === 0 ? {} : { tools }),
-    ...(request.responseSchema === undefined ? {} : { format: encodeFormat(request.responseSchema, context) }),
-    ...(request.reasoning === undefined ? {} : encodeThink(request.reasoning, context)),
-    ...(request.logprobs === undefined ? {} : { logprobs: request.logprobs }),
-    ...(request.topLogprobs === undefined ? {} : { top_logprobs: request.topLogprobs }),
-    ...(Object.keys(options).length === 0 ? {} : { options }),
-    ...encodeExtensions(request, context.report)
+    ...encodeParameters(call, context)
   }
   reportForeign(request, wire, context.report)
   const error = context.report.error()

@@ -1,10 +1,11 @@
 /**
- * Discovery: what `GET /api/tags` and `POST /api/show` tell about the models on a server
- * (https://docs.ollama.com/api/tags, https://docs.ollama.com/api-reference/show-model-details).
+ * What `GET /api/tags` and `POST /api/show` tell about the models on a server, both ways: discovery, and a list of the
+ * gateway's own (https://docs.ollama.com/api/tags, https://docs.ollama.com/api-reference/show-model-details).
  *
  * Names carry their tag: `llama3` in a request means `llama3:latest`.
  */
 import { Result } from "effect"
+import { createHash } from "node:crypto"
 import type { Capability } from "../../sdk/Model.ts"
 import type { DiscoveredModel, Failure } from "../../sdk/Provider.ts"
 import { protocolFailure } from "./OllamaError.ts"
@@ -22,6 +23,10 @@ const capabilities: ReadonlyMap<string, ReadonlyArray<Capability>> = new Map<str
   ["embedding", ["text_input", "embeddings"]],
   ["image", ["image_output"]]
 ])
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Decoding
+// ---------------------------------------------------------------------------------------------------------------------
 
 /** Reads `GET /api/tags`: the names of the models, in the server's order. Fails with `protocol` for another shape. */
 export const decodeTags = (json: unknown): Result.Result<ReadonlyArray<string>, Failure> => {
@@ -66,4 +71,97 @@ export const decodeShow = (json: unknown, model: string): Result.Result<Discover
     ...(isList(told) ? { capabilities: Array.from(known) } : {}),
     ...(window === undefined ? {} : { contextWindow: window })
   })
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Encoding
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** A model, or a route, as a caller of this dialect sees it. */
+export interface ListedModel {
+  /** As it is asked for. */
+  readonly name: string
+  /** Slugs of the providers that serve it. */
+  readonly providers: ReadonlyArray<string>
+  readonly displayName?: string | undefined
+  readonly capabilities?: ReadonlyArray<Capability> | undefined
+  /** Tokens. */
+  readonly contextWindow?: number | undefined
+  /** Unix seconds. */
+  readonly created?: number | undefined
+}
+
+/** The name with a tag. Clients take one without for `:latest` and look for that in the list (Open WebUI does). */
+const tagged = (name: string): string => name.includes(":") ? name : `${name}:latest`
+
+/** What is known of no model file has the empty value that Ollama has for it; all members are there, since clients read them. */
+const detailsOf = ({ providers }: ListedModel): Json => ({
+  parent_model: "",
+  format: "",
+  family: providers[0] ?? "",
+  families: providers,
+  parameter_size: "",
+  quantization_level: ""
+})
+
+const modifiedAt = ({ created = 0 }: ListedModel): string => {
+  const at = new Date(created * 1000)
+  return Number.isNaN(at.getTime()) ? new Date(0).toISOString() : at.toISOString()
+}
+
+/** There is no file to take a digest of, and clients cut or compare what stands here; a name's own is as constant. */
+const digestOf = (name: string): string => createHash("sha256").update(name).digest("hex")
+
+/** Writes `GET /api/tags`. */
+export const encodeTags = (models: ReadonlyArray<ListedModel>): Json => ({
+  models: models.map((model) => {
+    const name = tagged(model.name)
+    return {
+      name,
+      model: name,
+      modified_at: modifiedAt(model),
+      size: 0,
+      digest: digestOf(name),
+      details: detailsOf(model)
+    }
+  })
+})
+
+/** Words of Ollama, each for a model that has the capability beside it. */
+const words: ReadonlyArray<readonly [word: string, capability: Capability]> = [
+  ["completion", "text_output"],
+  ["tools", "tools"],
+  ["vision", "image_input"],
+  ["audio", "audio_input"],
+  ["thinking", "reasoning"],
+  ["embedding", "embeddings"],
+  ["image", "image_output"]
+]
+
+/** Of a model of which nothing is known: clients offer tools only where they are told, and what a request needs is checked anyhow. */
+const likely = ["completion", "tools"]
+
+/**
+ * Writes `POST /api/show`. The name of the architecture, which is the key to the context length, is the provider's; there is
+ * no template, licence or model file to show.
+ */
+export const encodeShow = (model: ListedModel): Json => {
+  const { capabilities: able, contextWindow: window, displayName, name, providers } = model
+  const architecture = providers[0] ?? "gateway"
+  return {
+    license: "",
+    modelfile: "",
+    parameters: "",
+    template: "",
+    details: detailsOf(model),
+    model_info: {
+      "general.architecture": architecture,
+      "general.basename": displayName ?? name,
+      ...(window === undefined ? {} : { [`${architecture}.context_length`]: window })
+    },
+    capabilities: able === undefined
+      ? likely
+      : words.flatMap(([word, capability]) => able.includes(capability) ? [word] : []),
+    modified_at: modifiedAt(model)
+  }
 }

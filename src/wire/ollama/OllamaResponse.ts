@@ -1,6 +1,7 @@
 /**
  * Ollama's whole answers, both ways, and what they share with streams: how a message's fields are read as parts, how
- * counts become usage, how done reasons map (`api/types.go`, `ChatResponse`).
+ * counts become usage, how done reasons map (`api/types.go`, `ChatResponse`). The form of an answer, a chat's or that of
+ * `/api/generate`, is the caller's to say.
  *
  * An answer is `{model, created_at, message, done, done_reason}` with counts and durations (ns) beside it. It has no
  * id, so one is made up. Everything without a canonical word (durations, `logprobs`, `remote_model`, …) is kept in
@@ -8,7 +9,7 @@
  */
 import { Result } from "effect"
 import type { ChatRequest, ChatResponse, FinishReason } from "../../sdk/Chat.ts"
-import type { Part } from "../../sdk/Content.ts"
+import type { Extensions, Part } from "../../sdk/Content.ts"
 import type { ChatCall, Failure } from "../../sdk/Provider.ts"
 import { totalInput, totalOutput, type Usage } from "../../sdk/Usage.ts"
 import { sourcedResponse, sourceOf } from "../../sdk/Wire.ts"
@@ -18,6 +19,7 @@ import { estimatePrompt, tokensOfChars } from "./OllamaEstimate.ts"
 import { imagePart } from "./OllamaImage.ts"
 import { argumentsObject, count, isJson, isList, unknownFields } from "../Json.ts"
 import { wire } from "./OllamaExtensions.ts"
+import type { AnswerForm, Said } from "./OllamaForm.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Reading messages
@@ -130,19 +132,12 @@ export const writeCreated = (created: number | undefined): string => {
   return Number.isNaN(at.getTime()) ? new Date(0).toISOString() : at.toISOString()
 }
 
-const answerFields = new Set([
-  "model",
-  "created_at",
-  "message",
-  "done",
-  "done_reason",
-  "prompt_eval_count",
-  "eval_count"
-])
-
 /** What an answer says beside the canonical fields. */
-export const readExtensions = (json: Json): { readonly extensions?: { readonly [wire]: Json } } => {
-  const extra = unknownFields(json, answerFields)
+export const readExtensions = (
+  json: Json,
+  { fields }: AnswerForm
+): { readonly extensions?: { readonly [wire]: Json } } => {
+  const extra = unknownFields(json, fields)
   return extra === undefined ? {} : { extensions: { [wire]: extra } }
 }
 
@@ -169,11 +164,16 @@ export const readError = (json: Json): Failure | undefined => {
  * Ollama's message can say. Fails with the upstream's error where the body holds one, and with `protocol` where it is
  * no answer of Ollama's, or one that is not done.
  */
-export const decodeResponse = (text: string, json: unknown, call: ChatCall): Result.Result<ChatResponse, Failure> => {
+export const decodeResponse = (
+  text: string,
+  json: unknown,
+  call: ChatCall,
+  form: AnswerForm
+): Result.Result<ChatResponse, Failure> => {
   if (!isJson(json)) return Result.fail(protocolFailure("the provider's answer is not a JSON object"))
   const error = readError(json)
   if (error !== undefined) return Result.fail(error)
-  const read = readMessage(json["message"])
+  const read = readMessage(form.read(json))
   if (Result.isFailure(read)) return Result.fail(read.failure)
   if (json["done"] === false) return Result.fail(protocolFailure("the provider's answer is not complete"))
   const message = read.success
@@ -197,8 +197,8 @@ export const decodeResponse = (text: string, json: unknown, call: ChatCall): Res
     finishReason: finishReasonOf(native, message.calls.length > 0),
     ...(native === undefined ? {} : { nativeFinishReason: native }),
     usage: readUsage(json, outputChars, call),
-    ...readExtensions(json)
-  }, { wire, text, json }))
+    ...readExtensions(json, form)
+  }, { wire: form.source, text, json }))
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -224,16 +224,55 @@ export const contentText = (part: Part): string => {
 export const writeUsage = (usage: Usage | undefined): Json =>
   usage === undefined ? {} : { prompt_eval_count: totalInput(usage), eval_count: totalOutput(usage) }
 
-/** Durations in ns that Ollama's clients expect; a provider that is not Ollama tells none. */
-export const noDurations: Json = { total_duration: 0, load_duration: 0, prompt_eval_duration: 0, eval_duration: 0 }
+/**
+ * The log probabilities of an answer that came over OpenAI's protocol, where they are token for token in the form that Ollama
+ * took over (`api/types.go`, `Logprob`).
+ */
+export const openAiLogprobs = (extensions: Extensions | undefined): ReadonlyArray<unknown> | undefined => {
+  const choice = extensions?.["openai"]?.["choice"]
+  const logprobs = isJson(choice) ? choice["logprobs"] : undefined
+  return isJson(logprobs) && isList(logprobs["content"]) ? logprobs["content"] : undefined
+}
+
+/** How long an answer took as the gateway saw it, ms. Providers other than Ollama tell no durations. */
+export interface Timing {
+  readonly total: number
+  /** Until the first content, where that is known. */
+  readonly firstContent?: number | undefined
+}
+
+const nanoseconds = (ms: number): number => Math.max(0, Math.round(ms * 1e6))
 
 /**
- * Writes a whole answer; one that came from Ollama and was not changed is handed on as it stood. Ollama has one
- * answer to a request, so `alternatives` are left out, and so are documents, videos and blocks of other wires.
+ * Durations in ns. Clients require them, and reckon tokens a second with `eval_duration`. Nothing is loaded; reading the prompt
+ * lasts until the first content, and where that is not known it counts as nothing.
  */
-export const encodeResponse = (response: ChatResponse, _request: ChatRequest): Json => {
-  const source = sourceOf(response, wire)
-  if (source !== undefined && isJson(source.json)) return source.json
+export const writeDurations = (timing: Timing | undefined): Json => {
+  const total = timing?.total ?? 0
+  const first = Math.min(total, timing?.firstContent ?? 0)
+  return {
+    total_duration: nanoseconds(total),
+    load_duration: 0,
+    prompt_eval_duration: nanoseconds(first),
+    eval_duration: nanoseconds(total - first)
+  }
+}
+
+/**
+ * Writes a whole answer in one of the two forms. One that came from Ollama in the same form and was not changed is handed on as
+ * it stood, but for `model`, which in Ollama's answers is what was asked for (`server/routes.go`). Ollama has one answer to a
+ * request, so `alternatives` are left out, and so are documents, videos and blocks of other wires.
+ */
+export const encodeResponse = (
+  response: ChatResponse,
+  { model }: ChatRequest,
+  form: AnswerForm,
+  timing?: Timing
+): Json => {
+  const source = sourceOf(response, form.source)
+  if (source !== undefined && isJson(source.json)) {
+    return source.json["model"] === model ? source.json : { ...source.json, model }
+  }
   let content = ""
   let thinking = ""
   const images: Array<string> = []
@@ -248,20 +287,34 @@ export const encodeResponse = (response: ChatResponse, _request: ChatRequest): J
       })
     } else content += contentText(part)
   }
+  const said: Said = {
+    content,
+    ...(thinking === "" ? {} : { thinking }),
+    ...(images.length === 0 ? {} : { images }),
+    ...(calls.length === 0 ? {} : { tool_calls: calls })
+  }
+  const logprobs = openAiLogprobs(response.extensions)
   return {
-    model: response.model,
+    model,
     created_at: writeCreated(response.created),
-    message: {
-      role: "assistant",
-      content,
-      ...(thinking === "" ? {} : { thinking }),
-      ...(images.length === 0 ? {} : { images }),
-      ...(calls.length === 0 ? {} : { tool_calls: calls })
-    },
+    ...form.write(said),
+    ...(logprobs === undefined ? {} : { logprobs }),
     done: true,
     done_reason: doneReasonOf(response.finishReason, response.nativeFinishReason),
-    ...noDurations,
+    ...writeDurations(timing),
     ...writeUsage(response.usage),
     ...response.extensions?.[wire]
   }
 }
+
+/**
+ * The answer to a request without a prompt, which asks Ollama to load a model, or with `keep_alive: 0` to unload it
+ * (`docs/api.md`). A gateway has nothing to load, so it is done at once.
+ */
+export const encodeLoaded = (model: string, form: AnswerForm, unload: boolean): Json => ({
+  model,
+  created_at: writeCreated(undefined),
+  ...form.write({ content: "" }),
+  done: true,
+  done_reason: unload ? "unload" : "load"
+})

@@ -10,24 +10,27 @@ import type { ChatChunk, ChatRequest, FinishReason, PartDelta } from "../../sdk/
 import type { GatewayError } from "../../sdk/GatewayError.ts"
 import type { ChatCall, Failure } from "../../sdk/Provider.ts"
 import type { Usage } from "../../sdk/Usage.ts"
-import { sourcedChunk, sourceOf } from "../../sdk/Wire.ts"
+import { type Source, sourcedChunk, sourceOf } from "../../sdk/Wire.ts"
 import type { ChatStreamDecoder, ChatStreamEncoder, Json } from "../Codec.ts"
 import { errorBody, protocolFailure } from "./OllamaError.ts"
 import { imagePart } from "./OllamaImage.ts"
 import { argumentsObject, isJson, parseJson } from "../Json.ts"
 import { wire } from "./OllamaExtensions.ts"
+import type { AnswerForm, Said } from "./OllamaForm.ts"
 import {
   contentText,
   doneReasonOf,
   finishReasonOf,
   makeId,
-  noDurations,
+  openAiLogprobs,
   readCreated,
   readError,
   readExtensions,
   readMessage,
   readUsage,
+  type Timing,
   writeCreated,
+  writeDurations,
   writeUsage
 } from "./OllamaResponse.ts"
 
@@ -43,7 +46,7 @@ const nothing: Result.Result<ReadonlyArray<ChatChunk>> = Result.succeed([])
  * Fails with the upstream's error where a line holds one, with `protocol` for a line that is not Ollama's, and at the
  * end if no line said `done: true`.
  */
-export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
+export const streamDecoder = (call: ChatCall, form: AnswerForm): ChatStreamDecoder => {
   const id = makeId()
   let model = call.model.model
   let created: number | undefined
@@ -108,7 +111,8 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
       if (error !== undefined) return fail(error)
       const last = json["done"] === true
       // The last line has to tell the counts, not a message.
-      const delta = last && json["message"] === undefined ? Result.succeed([]) : readDelta(json["message"])
+      const said = form.read(json)
+      const delta = last && said === undefined ? Result.succeed([]) : readDelta(said)
       if (Result.isFailure(delta)) return fail(delta.failure)
       done = last
       if (typeof json["model"] === "string" && json["model"] !== "") model = json["model"]
@@ -119,9 +123,9 @@ export const streamDecoder = (call: ChatCall): ChatStreamDecoder => {
         ...(created === undefined ? {} : { created }),
         delta: delta.success,
         ...(done ? finish(json) : {}),
-        ...(done || json["logprobs"] !== undefined ? readExtensions(json) : {})
+        ...(done || json["logprobs"] !== undefined ? readExtensions(json, form) : {})
       }
-      return Result.succeed([sourcedChunk(chunk, { wire, text: data, json })])
+      return Result.succeed([sourcedChunk(chunk, { wire: form.source, text: data, json })])
     },
     isDone: () => done,
     end: () => {
@@ -146,9 +150,11 @@ interface PendingCall {
  * calls are gathered and sent whole, all in one line, when the answer finishes. The line with `done: true` is held
  * back until `end`: usage may come after the finish reason, and a stream that fails in between must not look complete.
  * Ollama has one answer to a request, so chunks of further choices are passed over.
+ *
+ * `model` is what was asked for, in lines of Ollama's own, too. `timing` is asked when the answer is over.
  */
-export const streamEncoder = (request: ChatRequest): ChatStreamEncoder => {
-  let model = request.model
+export const streamEncoder = (request: ChatRequest, form: AnswerForm, timing?: () => Timing): ChatStreamEncoder => {
+  const { model } = request
   let created: number | undefined
   let head: string | undefined
   const calls = new Map<number, PendingCall>()
@@ -159,13 +165,17 @@ export const streamEncoder = (request: ChatRequest): ChatStreamEncoder => {
   let extra: Json | undefined
   /** Ollama's own last line, where the answer comes from Ollama unchanged. */
   let last: string | undefined
+  const relayed = relay(model)
+  /** More members of the next line. */
+  let beside = ""
 
   /** The beginning of every line; the model and the moment of an answer do not change. */
   const begin = (): string => head ??= `{"model":${JSON.stringify(model)},"created_at":"${writeCreated(created)}",`
 
-  const line = (key: string, value: unknown): string => {
-    const content = key === "content" ? "" : `"content":"",`
-    return `${begin()}"message":{"role":"assistant",${content}"${key}":${JSON.stringify(value)}},"done":false}\n`
+  const line = <Key extends keyof Said>(key: Key, value: Said[Key]): string => {
+    const written = `${begin()}${form.line(key, value)}${beside},"done":false}\n`
+    beside = ""
+    return written
   }
 
   const flushCalls = (): string => {
@@ -225,7 +235,6 @@ export const streamEncoder = (request: ChatRequest): ChatStreamEncoder => {
       // The figures are of the whole answer, whichever choice they come with.
       if (chunk.usage !== undefined) usage = chunk.usage
       if (chunk.choice !== undefined && chunk.choice !== 0) return ""
-      if (chunk.model !== "") model = chunk.model
       created ??= chunk.created
       const own = chunk.extensions?.[wire]
       if (own !== undefined) extra = own
@@ -233,14 +242,16 @@ export const streamEncoder = (request: ChatRequest): ChatStreamEncoder => {
         finishReason = chunk.finishReason
         native = chunk.nativeFinishReason
       }
-      const source = sourceOf(chunk, wire)
+      const source = sourceOf(chunk, form.source)
       if (source !== undefined) {
         const before = flushCalls()
-        if (chunk.finishReason === undefined) return `${before}${source.text}\n`
-        last = `${source.text}\n`
+        if (chunk.finishReason === undefined) return before + relayed(source)
+        last = relayed(source)
         return before
       }
       let written = ""
+      const logprobs = chunk.extensions === undefined ? undefined : openAiLogprobs(chunk.extensions)
+      if (logprobs !== undefined) beside = `,"logprobs":${JSON.stringify(logprobs)}`
       for (const delta of chunk.delta) written += write(delta)
       return chunk.finishReason === undefined ? written : written + flushCalls()
     },
@@ -248,10 +259,10 @@ export const streamEncoder = (request: ChatRequest): ChatStreamEncoder => {
       const before = flushCalls()
       if (last !== undefined) return before + last
       const done: Json = {
-        message: { role: "assistant", content: "" },
+        ...form.write({ content: "" }),
         done: true,
         done_reason: doneReasonOf(finishReason, native),
-        ...noDurations,
+        ...writeDurations(timing?.()),
         ...writeUsage(usage),
         ...extra
       }
@@ -260,3 +271,32 @@ export const streamEncoder = (request: ChatRequest): ChatStreamEncoder => {
     error: (error: GatewayError) => `${JSON.stringify(errorBody(error))}\n`
   }
 }
+
+/**
+ * Hands lines of Ollama's on under the model's name that was asked for. Ollama writes the name first and the same in every line
+ * of an answer, so that mostly a line's beginning is exchanged and the rest not touched.
+ */
+const relay = (model: string): (source: Source) => string => {
+  const asked = `{"model":${JSON.stringify(model)}`
+  let theirName: unknown
+  let theirs = ""
+  return ({ json, text }) => {
+    const name = isJson(json) ? json["model"] : undefined
+    if (name === model) return `${text}\n`
+    if (name !== theirName || theirs === "") {
+      theirName = name
+      theirs = `{"model":${JSON.stringify(name) ?? ""}`
+    }
+    if (name !== undefined && text.startsWith(theirs)) return `${asked}${text.slice(theirs.length)}\n`
+    return isJson(json) ? `${JSON.stringify({ ...json, model })}\n` : `${text}\n`
+  }
+}
+
+/**
+ * A line that says nothing and is not the last: what keeps a silent connection open. An empty line would end Python's client,
+ * which parses every line (ollama-python, `Client._request`).
+ */
+export const keepAliveLine = (model: string, form: AnswerForm): string =>
+  `{"model":${JSON.stringify(model)},"created_at":"${writeCreated(undefined)}",${
+    form.line("content", "")
+  },"done":false}\n`

@@ -141,7 +141,7 @@ describe("laws", () => {
   )
 
   it.prop(
-    "a response is the same after encoding and decoding, but for its id",
+    "a response is the same after encoding and decoding, but for its id, under the name that was asked for",
     [Answer, Text, Count, Count, Count, Schema.Literals(["stop", "length", "content_filter"])],
     ([answer, model, created, input, output, reason]) => {
       const finishReason: FinishReason = reason === "stop" && answer.calls.length > 0 ? "tool_calls" : reason
@@ -154,7 +154,7 @@ describe("laws", () => {
         nativeFinishReason: reason,
         usage: { inputTokens: input, outputTokens: output }
       }
-      const body = overTheWire(ollamaChat.encodeResponse(response, asking("hi")))
+      const body = overTheWire(ollamaChat.encodeResponse(response, asking("hi", { model })))
       const decoded = success(ollamaChat.decodeResponse(JSON.stringify(body), body, callOf(asking("hi"))))
       const { extensions: _, ...read } = decoded
       assert.deepEqual({ ...read, id: "" }, response)

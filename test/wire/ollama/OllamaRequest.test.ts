@@ -424,6 +424,12 @@ describe("decodeRequest", () => {
     }))
     assert.deepStrictEqual(error.issues?.map((issue) => issue.path), [
       "model",
+      "format",
+      "think",
+      "stream",
+      "top_logprobs",
+      "options.temperature",
+      "options.stop",
       "messages[0].role",
       "messages[1].content",
       "messages[1].images[0]",
@@ -432,13 +438,7 @@ describe("decodeRequest", () => {
       "messages[2].tool_calls[1].function.name",
       "messages[2].tool_calls[2]",
       "messages[3]",
-      "tools[0].function.name",
-      "tools[1].function",
-      "format",
-      "think",
-      "stream",
-      "top_logprobs",
-      "options.temperature"
+      "tools[0].function.name"
     ])
     assert.include(error.message, "(and 16 more)")
   })
@@ -494,13 +494,29 @@ describe("decodeRequest", () => {
       assert.deepStrictEqual(ids({}, { tool_call_id: "call_0_1" }, {}), ["call_0_0", "call_0_1", "call_0_2"])
     })
 
-    it("keep the name of a tool that was never called", () => {
-      const body = { model: "m", messages: [{ role: "tool", content: "1", tool_name: "lost" }], stream: true }
-      const request = decode(body)
-      const written = success(ollamaChat.encodeRequest(callOf(request), true)).body
-      assert.deepStrictEqual(written["messages"], [
-        { role: "tool", content: "1", tool_name: "lost", tool_call_id: "call_0" }
-      ])
+    it("answer in order where their calls came without the ids that they have", () => {
+      assert.deepStrictEqual(ids({ tool_call_id: "x" }, { tool_call_id: "y" }), ["call_0_0", "call_0_1"])
+    })
+
+    it("keep a tool's name that is not their call's", () => {
+      const call = { id: "c", function: { name: "add", arguments: {} } }
+      const messages = [
+        { role: "assistant", content: "", tool_calls: [call] },
+        { role: "tool", content: "1", tool_name: "lost", tool_call_id: "c" }
+      ]
+      const request = decode({ model: "m", messages, stream: true })
+      assert.deepStrictEqual(success(ollamaChat.encodeRequest(callOf(request), true)).body["messages"], messages)
+    })
+
+    it("are refused where there is no call that they could answer", () => {
+      const call = { id: "c", function: { name: "add", arguments: {} } }
+      const fieldOf = (...messages: ReadonlyArray<object>) =>
+        failure(ollamaChat.decodeRequest({ model: "m", messages })).field
+      const asked = { role: "assistant", tool_calls: [call] }
+      assert.strictEqual(fieldOf({ role: "tool", content: "1" }), "messages[0]")
+      assert.strictEqual(fieldOf(asked, { role: "tool", tool_name: "now" }), "messages[1]")
+      assert.strictEqual(fieldOf(asked, { role: "tool", tool_call_id: "d" }), "messages[1].tool_call_id")
+      assert.strictEqual(fieldOf(asked, { role: "tool" }, { role: "tool" }), "messages[2]")
     })
   })
 })

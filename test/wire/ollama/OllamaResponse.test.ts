@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { ChatChunk, ChatResponse } from "../../../src/sdk/Chat.ts"
 import { fail, InternalError, ModelNotFound, ProviderFailed } from "../../../src/sdk/GatewayError.ts"
 import { sourceOf } from "../../../src/sdk/Wire.ts"
-import { decodeShow, decodeTags, ollamaChat } from "../../../src/wire/ollama/OllamaChat.ts"
+import { decodeShow, decodeTags, encodeShow, encodeTags, ollamaChat } from "../../../src/wire/ollama/OllamaChat.ts"
 import { asking, callOf, failure, joinChunks, success } from "./answers.ts"
 
 const question = asking("What is the weather?")
@@ -231,7 +231,7 @@ describe("encodeResponse", () => {
 
   it("writes Ollama's body, with all tokens counted and unreadable arguments kept as text", () => {
     assert.deepStrictEqual(ollamaChat.encodeResponse(response, question), {
-      model: "gpt",
+      model: "llama3",
       created_at: "2026-08-07T06:08:09.000Z",
       message: {
         role: "assistant",
@@ -262,6 +262,26 @@ describe("encodeResponse", () => {
     assert.notInclude(written, "secret")
     assert.include(written, "\"remote_model\":\"x\"")
   })
+
+  it("names the model as it was asked for, whoever answered", () => {
+    const asked = asking("hi", { model: "a::\"b\"" })
+    const original = answer({ content: "fine" }, { remote_model: "x" })
+    assert.deepStrictEqual<unknown>(ollamaChat.encodeResponse(success(read(original)), asked), {
+      ...original,
+      model: "a::\"b\""
+    })
+    assert.strictEqual(ollamaChat.encodeResponse(response, asked)["model"], "a::\"b\"")
+  })
+
+  it("tells in ns how long it took", () => {
+    const timing = { total: 1500.25, firstContent: 500 }
+    assert.deepInclude(ollamaChat.encodeResponse(response, question, timing), {
+      total_duration: 1_500_250_000,
+      load_duration: 0,
+      prompt_eval_duration: 500_000_000,
+      eval_duration: 1_000_250_000
+    })
+  })
 })
 
 describe("streamEncoder", () => {
@@ -272,7 +292,7 @@ describe("streamEncoder", () => {
     delta,
     ...more
   })
-  const head = "{\"model\":\"gpt\",\"created_at\":\"2026-08-07T06:08:09.000Z\","
+  const head = "{\"model\":\"llama3\",\"created_at\":\"2026-08-07T06:08:09.000Z\","
   const error = fail(new InternalError({ message: "broke" }))
 
   it("writes a line for each piece, calls whole before the end, and the end when it is told", () => {
@@ -335,6 +355,54 @@ describe("streamEncoder", () => {
     assert.isUndefined(sourceOf(changed, "ollama"))
     assert.include(encoder.push(changed), "\"content\":\"***\"}")
     assert.strictEqual(encoder.push(second), `${line({ content: "fine", extra: 2 })}\n`)
+  })
+
+  it("tells the log probabilities that came over OpenAI's wire, each once", () => {
+    const content = (token: string) => [{ token, logprob: -0.1, bytes: [1], top_logprobs: [] }]
+    const beside = (token: string) => ({ openai: { choice: { logprobs: { content: content(token) } } } })
+    const encoder = ollamaChat.streamEncoder(question)
+    const written = encoder.push(chunk([{ type: "text", index: 0, text: "a" }], { extensions: beside("a") })) +
+      encoder.push(chunk([{ type: "text", index: 0, text: "b" }])) +
+      encoder.push(chunk([], { finishReason: "stop" })) + encoder.end()
+    const lines = written.trim().split("\n").map((text): Record<string, unknown> => JSON.parse(text))
+    assert.deepStrictEqual(lines.map((line) => line["logprobs"]), [content("a"), undefined, undefined])
+    const response: ChatResponse = {
+      id: "",
+      model: "gpt",
+      content: [{ type: "text", text: "a" }],
+      finishReason: "stop",
+      extensions: beside("a")
+    }
+    assert.deepStrictEqual(ollamaChat.encodeResponse(response, question)["logprobs"], content("a"))
+  })
+
+  it("relays lines under the model's name that was asked for, wherever the name stands in them", () => {
+    const lines = [
+      line({ content: "{\"model\":\"llama3\"" }),
+      "{\"done\": false, \"message\": {\"content\": \"b\"}, \"model\": \"llama3\"}",
+      "{\"model\" : \"llama3\",\"message\":{\"content\":\"c\"},\"done\":false}",
+      "{\"message\":{\"content\":\"d\"},\"done\":false}",
+      "{\"model\":\"other\",\"message\":{\"content\":\"e\"},\"done\":false}",
+      last
+    ]
+    const encoder = ollamaChat.streamEncoder(asking("hi", { model: "route\n" }))
+    const reading = ollamaChat.streamDecoder(callOf(question))
+    let written = ""
+    for (const data of lines) for (const read of success(reading.push(data, ""))) written += encoder.push(read)
+    written += encoder.end()
+    assert.deepStrictEqual(
+      written.trim().split("\n").map((text): unknown => JSON.parse(text)),
+      lines.map((text): unknown => Object.assign(JSON.parse(text), { model: "route\n" }))
+    )
+    assert.isTrue(written.startsWith(`{"model":"route\\n"${line({ content: "{\"model\":\"llama3\"" }).slice(17)}`))
+  })
+
+  it("keeps a silent connection open with lines that say nothing and are not the last", () => {
+    const silent = ollamaChat.keepAlive("a\"b")
+    assert.isTrue(silent.endsWith("}\n"))
+    const { created_at: at, ...said } = JSON.parse(silent)
+    assert.deepStrictEqual(said, { model: "a\"b", message: { role: "assistant", content: "" }, done: false })
+    assert.isAbove(Date.parse(at), 0)
   })
 
   it("passes over further choices", () => {
@@ -444,6 +512,24 @@ describe("discovery", () => {
       model: "nomic",
       capabilities: ["text_input", "embeddings"]
     })
+  })
+
+  it("reads what the gateway writes of its own models", () => {
+    const seer = {
+      name: "fast",
+      providers: ["a", "b"],
+      capabilities: ["text_output", "tools", "image_input", "reasoning"] as const,
+      contextWindow: 4096,
+      created: 1786082889
+    }
+    const shown = success(decodeShow(encodeShow(seer), "fast"))
+    assert.strictEqual(shown.contextWindow, 4096)
+    const able = shown.capabilities ?? []
+    assert.includeMembers([...able], [...seer.capabilities])
+    assert.isFalse(able.includes("embeddings"))
+    const unknown = { name: "a::m", providers: ["a"], created: Number.MAX_VALUE }
+    assert.isUndefined(success(decodeShow(encodeShow(unknown), "m")).contextWindow)
+    assert.deepStrictEqual(success(decodeTags(encodeTags([seer, unknown]))), ["fast:latest", "a::m"])
   })
 
   it("leaves out what the server does not tell", () => {

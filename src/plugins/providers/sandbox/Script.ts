@@ -11,6 +11,8 @@ import { type Part, textOf } from "../../../sdk/Content.ts"
 import type { ChatCall, Failure } from "../../../sdk/Provider.ts"
 import type { UnifiedTool } from "../../../sdk/Tool.ts"
 import type { Usage } from "../../../sdk/Usage.ts"
+import { reportForeign } from "../../../wire/ForeignExtensions.ts"
+import { makeReport } from "../../../wire/Report.ts"
 import { type Behaviour, behaviourOf, type FailureName, readDirectives } from "./Directives.ts"
 import { sample } from "./JsonSample.ts"
 
@@ -191,8 +193,12 @@ const describeMedia = (request: Request): string => {
   return lines.length === 0 ? `${count}.` : `${count}:\n${lines.join("\n")}`
 }
 
-/** What the sandbox cannot read: tools and blocks of one wire alone. */
+/** What the sandbox cannot read: tools, blocks and ways of asking of one wire alone. */
 const foreign = (request: Request): Failure | undefined => {
+  const report = makeReport()
+  reportForeign(request, "sandbox", report)
+  const error = report.error()
+  if (error !== undefined) return { ...caller(error.message, error.field ?? ""), refused: true }
   for (const [i, tool] of (request.tools ?? []).entries()) {
     if (tool.type === "opaque" && tool.wire !== "sandbox") {
       return {
