@@ -5,7 +5,8 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest, UrlParams } from "effect/http"
-import { type RouteOptions, unroutable } from "./Door.ts"
+import * as AnthropicDialect from "./anthropic/AnthropicDialect.ts"
+import { type Door, type RouteOptions, unroutable } from "./Door.ts"
 import * as NativeApi from "./native/NativeApi.ts"
 import * as NodeListener from "./NodeListener.ts"
 import * as OpenAiDialect from "./openai/OpenAiDialect.ts"
@@ -31,18 +32,27 @@ const withoutEmptyErrors = HttpRouter.middleware((handled) =>
     isRouteNotFound(error)
       ? Effect.map(
         HttpServerRequest.HttpServerRequest,
-        (request) => unroutable(request.url.startsWith("/v1/") ? OpenAiDialect.door : NativeApi.door, request)
+        (request) => unroutable(doorOf(request.url), request)
       )
       : Effect.fail(error)), { global: true })
+
+const doorOf = (url: string): Door => {
+  if (AnthropicDialect.owns(url)) return AnthropicDialect.door
+  return url.startsWith("/v1/") ? OpenAiDialect.door : NativeApi.door
+}
 
 const isRouteNotFound = (error: unknown): boolean =>
   HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound"
 
-/** All routes: the OpenAI dialect, the native API with its documentation, health, and metrics unless they are off. */
+/** All routes: the dialects, the native API with its documentation, health, and metrics unless they are off. */
 export const routes = (options: RouteOptions) =>
-  Layer.mergeAll(OpenAiDialect.layer(options), NativeApi.layer(options), Health.layer, withoutEmptyErrors).pipe((all) =>
-    options.metrics === false ? all : Layer.mergeAll(all, Metrics.layer(NativeApi.door))
-  )
+  Layer.mergeAll(
+    OpenAiDialect.layer(options),
+    AnthropicDialect.layer(options),
+    NativeApi.layer(options),
+    Health.layer,
+    withoutEmptyErrors
+  ).pipe((all) => options.metrics === false ? all : Layer.mergeAll(all, Metrics.layer(NativeApi.door)))
 
 /** What stands in an address's query is in no trace: some clients send their keys there, whatever the gateway asks for. */
 const noQueryInTraces = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])

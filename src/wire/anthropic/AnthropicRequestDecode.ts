@@ -536,8 +536,9 @@ const decodeMessages = (json: Json, report: Report): ReadonlyArray<Message> => {
   return messages
 }
 
-const decodeMaxTokens = (json: Json, report: Report): number | undefined => {
+const decodeMaxTokens = (json: Json, isRequired: boolean, report: Report): number | undefined => {
   const value = json["max_tokens"]
+  if (!isRequired && absent(value)) return undefined
   return typeof value === "number" && Number.isSafeInteger(value) && value > 0
     ? value
     : report.refuse("max_tokens", "a whole number of at least 1 is required")
@@ -554,7 +555,12 @@ const decodeUserId = (json: Json, report: Report): string | undefined => {
 const unreadable = new ValidationError({ message: "the request is not valid" })
 
 /** Reads a Messages request. Fails with a `ValidationError` that holds up to 16 located problems. */
-export const decodeRequest = (json: unknown): Result.Result<ChatRequest, ValidationError> => {
+export const decodeRequest = (json: unknown): Result.Result<ChatRequest, ValidationError> => decode(json, true)
+
+/** Reads a request to count tokens: a Messages request that has no answer, and so needs no `max_tokens`. */
+export const decodeCountRequest = (json: unknown): Result.Result<ChatRequest, ValidationError> => decode(json, false)
+
+const decode = (json: unknown, hasAnswer: boolean): Result.Result<ChatRequest, ValidationError> => {
   const report = makeReport()
   if (!isJson(json)) {
     report.refuse("", "the body must be a JSON object")
@@ -562,7 +568,7 @@ export const decodeRequest = (json: unknown): Result.Result<ChatRequest, Validat
   }
   const model = filled(json["model"]) ?? report.refuse("model", "a string is required")
   const [first, ...following] = decodeMessages(json, report)
-  const maxOutputTokens = decodeMaxTokens(json, report)
+  const maxOutputTokens = decodeMaxTokens(json, hasAnswer, report)
   const tools = json["tools"] === undefined || json["tools"] === null ? undefined : decodeTools(json["tools"], report)
   const givenChoice = json["tool_choice"] ?? undefined
   const toolChoice = givenChoice === undefined ? undefined : decodeToolChoice(givenChoice, report)
