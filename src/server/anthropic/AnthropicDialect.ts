@@ -14,6 +14,7 @@ import {
   anthropicMessages,
   decodeCountRequest,
   encodeTokenCount,
+  ping,
   withVersion
 } from "../../wire/anthropic/AnthropicMessages.ts"
 import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
@@ -48,8 +49,7 @@ const writer = (request: ChatRequest, exchange: Exchange): StreamWriter => {
       return last + encoder.end()
     },
     error: encoder.error,
-    // Unlike a comment, an event is seen by clients that watch for silence; Anthropic keeps its lines open with it, too.
-    keepAlive: "event: ping\ndata: {\"type\":\"ping\"}\n\n",
+    keepAlive: ping,
     contentType: "text/event-stream; charset=utf-8",
     headers: answerHeaders
   }

@@ -16,6 +16,7 @@ import { streamEncoder, type StreamOptions } from "./AnthropicStreamEncoder.ts"
 export { withVersion } from "./AnthropicExtensions.ts"
 export { decodeModels } from "./AnthropicModels.ts"
 export { decodeCountRequest } from "./AnthropicRequestDecode.ts"
+export { ping } from "./AnthropicStreamEncoder.ts"
 export { decodeTokenCount, encodeCountRequest, encodeTokenCount } from "./AnthropicTokenCount.ts"
 
 /** The dialect's side, whose streams can be told what only the server knows. */

@@ -3,6 +3,7 @@
  * every block may carry fields that have to survive. What is wrong is told with its place in the caller's own spelling
  * (`messages[0].content[1].source`); what the sdk has no word for is kept in `extensions.anthropic` at its own level.
  *
+ * Threads, which Anthropic holds for a caller (`thread: {type: "create" | "continue"}`, beta of August 2026), are refused.
  * `top_k: -1` and `top_p: -1`, which several clients send for "unset" and Anthropic accepts, are read as absent.
  */
 import { Result } from "effect"
@@ -565,6 +566,10 @@ const decode = (json: unknown, hasAnswer: boolean): Result.Result<ChatRequest, V
   if (!isJson(json)) {
     report.refuse("", "the body must be a JSON object")
     return Result.fail(report.error() ?? unreadable)
+  }
+  // The interceptors, limits and estimates see what the request holds, and a fallback could not know the rest.
+  if (!absent(json["thread"])) {
+    report.refuse("thread", "the gateway keeps no conversations; send all messages with every request")
   }
   const model = filled(json["model"]) ?? report.refuse("model", "a string is required")
   const [first, ...following] = decodeMessages(json, report)

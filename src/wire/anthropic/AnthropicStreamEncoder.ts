@@ -34,6 +34,9 @@ interface WaitingCall {
 const frame = (type: string, data: string): string => `event: ${type}\ndata: ${data}\n\n`
 const event = (json: Json & { readonly type: string }): string => frame(json.type, JSON.stringify(json))
 
+/** The event with which Anthropic keeps a silent stream open. It may come anywhere, even before `message_start`. */
+export const ping: string = event({ type: "ping" })
+
 const kindOfBlock = (block: unknown): Kind => {
   switch (isJson(block) ? block["type"] : undefined) {
     case "text":
