@@ -115,7 +115,10 @@ export class Gateway extends Context.Service<Gateway, {
     exchange: Exchange
   ) => Effect.Effect<Stream.Stream<ChatChunk, GatewayError>, GatewayError, Scope.Scope>
   /** How many tokens a request's prompt has; nothing is answered, and nothing is charged. */
-  readonly countTokens: (request: ChatRequest, exchange?: Exchange) => Effect.Effect<TokenCounting.TokenCount, GatewayError>
+  readonly countTokens: (
+    request: ChatRequest,
+    exchange?: Exchange
+  ) => Effect.Effect<TokenCounting.TokenCount, GatewayError>
   /** The models that the current caller may use. */
   readonly models: Effect.Effect<ReadonlyArray<ModelInfo>>
   /** One of them, by canonical or bare id. */

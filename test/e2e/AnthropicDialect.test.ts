@@ -187,7 +187,11 @@ describe("Anthropic's own tools", () => {
 
   it("come back from it untouched, whole and streamed", async () => {
     const use = { type: "server_tool_use", id: "srvtoolu_1", name: "web_search", input: { query: "x" } }
-    const result = { type: "web_search_tool_result", tool_use_id: "srvtoolu_1", content: [{ type: "web_search_result" }] }
+    const result = {
+      type: "web_search_tool_result",
+      tool_use_id: "srvtoolu_1",
+      content: [{ type: "web_search_result" }]
+    }
     const script = anthropic.answer({
       blocks: [{ type: "other", block: use }, { type: "other", block: result }, { type: "text", text: "Found." }],
       stopReason: "pause_turn"
@@ -249,7 +253,13 @@ describe("documents", () => {
   const document = { type: "document", source: pdf, title: "A", context: "B", citations: { enabled: true } }
 
   it("reach Anthropic as they are, and its citations come back", async () => {
-    const citation = { type: "char_location", cited_text: "grey", document_index: 0, start_char_index: 1, end_char_index: 5 }
+    const citation = {
+      type: "char_location",
+      cited_text: "grey",
+      document_index: 0,
+      start_char_index: 1,
+      end_char_index: 5
+    }
     const content = [document, { type: "document", source: text }, { type: "text", text: "Which colour?" }]
     const script = anthropic.answer({ blocks: [{ type: "text", text: "Grey.", citations: [citation] }] })
     const { body, sent } = await send(claude, { messages: [user(content)] }, {}, script)
@@ -353,7 +363,10 @@ describe("usage", () => {
   const deltaOf = (events: ReadonlyArray<Json>) => events.find((event) => event["type"] === "message_delta")
 
   it("is estimated at the start where the provider tells it at the end, and final at the end", async () => {
-    const events = await streamed(gpt, openAi.stream({ text: "ok", usage: { prompt_tokens: 61, completion_tokens: 3 } }))
+    const events = await streamed(
+      gpt,
+      openAi.stream({ text: "ok", usage: { prompt_tokens: 61, completion_tokens: 3 } })
+    )
     assert.strictEqual(at(startOf(events), "usage", "input_tokens"), 5)
     assert.deepInclude(at(deltaOf(events), "usage"), { input_tokens: 61, output_tokens: 3 })
   })
@@ -422,13 +435,16 @@ describe("counting tokens", () => {
     assert.strictEqual(sent.headers["x-api-key"], "upstream-key")
   })
 
-  it.each([gpt, llama, "sandbox::echo", "claude-haiku-4-5"])("is an estimate, and says so, elsewhere: %s", async (model) => {
-    const { body, headers, status } = await post(count, question(model))
-    assert.strictEqual(status, 200)
-    assert.strictEqual(headers.get("x-gateway-estimated"), "true")
-    assert.strictEqual(at(body, "input_tokens"), 18)
-    assert.lengthOf(upstream.requests, 0)
-  })
+  it.each([gpt, llama, "sandbox::echo", "claude-haiku-4-5"])(
+    "is an estimate, and says so, elsewhere: %s",
+    async (model) => {
+      const { body, headers, status } = await post(count, question(model))
+      assert.strictEqual(status, 200)
+      assert.strictEqual(headers.get("x-gateway-estimated"), "true")
+      assert.strictEqual(at(body, "input_tokens"), 18)
+      assert.lengthOf(upstream.requests, 0)
+    }
+  )
 
   it.each([
     ["has no such endpoint", anthropic.error(404)],

@@ -39,12 +39,16 @@ const others = chats.filter((recording) => wireOf(recording) !== "anthropic" && 
 
 const nameOf = (recording: Recording): string => `${recording.provider}/${recording.name}`
 
-const modelOf = (recording: Recording): string =>
-  `${wireOf(recording)}::${String(recording.request.body?.["model"] ?? "model-1")}`
+const modelOf = (recording: Recording): string => {
+  const model = recording.request.body?.["model"]
+  return `${wireOf(recording)}::${typeof model === "string" ? model : "model-1"}`
+}
 
 /** The events of a stream as they stand in it, pings apart: the gateway sends its own. */
 const events = (text: string): ReadonlyArray<string> =>
-  text.split(/\r?\n\r?\n/).map((event) => event.trim()).filter((event) => event !== "" && !event.startsWith("event: ping"))
+  text.split(/\r?\n\r?\n/).map((event) => event.trim()).filter((event) =>
+    event !== "" && !event.startsWith("event: ping")
+  )
 
 const blocks = (content: unknown): unknown => typeof content === "string" ? [{ type: "text", text: content }] : content
 
@@ -60,7 +64,10 @@ const documented = (body: Json): Json =>
         return [[key, typeof user === "string" ? { user_id: createHash("sha256").update(user).digest("hex") } : value]]
       }
       if (key !== "messages") return [[key, value]]
-      return [[key, list(value).map((message) => ({ role: at(message, "role"), content: blocks(at(message, "content")) }))]]
+      return [[
+        key,
+        list(value).map((message) => ({ role: at(message, "role"), content: blocks(at(message, "content")) }))
+      ]]
     })
   )
 

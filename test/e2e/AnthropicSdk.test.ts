@@ -329,29 +329,32 @@ describe.each(Object.entries<Speaker>(speakers))("%s", (slug, speaker) => {
     assert.notInclude(types, "message_stop")
   })
 
-  it.each([["whole", false], ["streamed", true]])("closes the upstream when its caller leaves: %s", async (_, streamed) => {
-    upstream.reply(withFault(speaker.say({ text: words }), streamed ? fault.stall(speaker.lead) : fault.hang))
-    const controller = new AbortController()
-    const { signal } = controller
-    const left = Promise.withResolvers<number>()
-    const leave = () => {
-      left.resolve(performance.now())
-      controller.abort()
+  it.each([["whole", false], ["streamed", true]])(
+    "closes the upstream when its caller leaves: %s",
+    async (_, streamed) => {
+      upstream.reply(withFault(speaker.say({ text: words }), streamed ? fault.stall(speaker.lead) : fault.hang))
+      const controller = new AbortController()
+      const { signal } = controller
+      const left = Promise.withResolvers<number>()
+      const leave = () => {
+        left.resolve(performance.now())
+        controller.abort()
+      }
+      if (streamed) {
+        const stream = client.messages.stream(ask("Count."), { signal }).on("text", leave)
+        assert.instanceOf(await failureOf(stream.done()), APIUserAbortError)
+      } else {
+        const answer = failureOf(client.messages.create(ask("Count."), { signal }))
+        await upstream.waitForRequest(0)
+        leave()
+        assert.instanceOf(await answer, APIUserAbortError)
+      }
+      const closed = await upstream.waitForClose(0, 1_000)
+      assert.isTrue(closed.aborted)
+      assert.isBelow((closed.closedAt ?? Infinity) - await left.promise, 100)
+      assert.strictEqual(upstream.inFlight(), 0)
     }
-    if (streamed) {
-      const stream = client.messages.stream(ask("Count."), { signal }).on("text", leave)
-      assert.instanceOf(await failureOf(stream.done()), APIUserAbortError)
-    } else {
-      const answer = failureOf(client.messages.create(ask("Count."), { signal }))
-      await upstream.waitForRequest(0)
-      leave()
-      assert.instanceOf(await answer, APIUserAbortError)
-    }
-    const closed = await upstream.waitForClose(0, 1_000)
-    assert.isTrue(closed.aborted)
-    assert.isBelow((closed.closedAt ?? Infinity) - await left.promise, 100)
-    assert.strictEqual(upstream.inFlight(), 0)
-  })
+  )
 })
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -422,7 +425,10 @@ providers: { sandbox: { type: sandbox } }
     ["authorization", { authToken: secret, apiKey: null }]
   ])("is known by %s", async (header, access) => {
     const known = new Anthropic({ baseURL: locked.url, maxRetries: 0, ...access })
-    const { input_tokens: tokens } = await known.messages.countTokens({ model: "sandbox::echo", messages: [user("Hi")] })
+    const { input_tokens: tokens } = await known.messages.countTokens({
+      model: "sandbox::echo",
+      messages: [user("Hi")]
+    })
     assert.isAbove(tokens, 0, header)
     assert.strictEqual(
       (await known.messages.create({ model: "sandbox::echo", max_tokens: 9, messages: [user("Hi")] })).type,
@@ -441,4 +447,3 @@ providers: { sandbox: { type: sandbox } }
     }
   })
 })
-

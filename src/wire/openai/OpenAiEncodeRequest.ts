@@ -147,7 +147,10 @@ const encodeBarePart = (part: Part, path: string, report: Report): Record<string
     case "opaque":
       return part.wire === wire
         ? { ...part.value }
-        : report.refuse(path, `${foreignBlock(part.value)} is of the ${part.wire} wire, which the ${wire} wire cannot express`)
+        : report.refuse(
+          path,
+          `${foreignBlock(part.value)} is of the ${part.wire} wire, which the ${wire} wire cannot express`
+        )
     case "reasoning":
       report.drop("messages[].content[].reasoning")
       return undefined
