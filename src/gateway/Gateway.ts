@@ -52,6 +52,7 @@ import { Health } from "./Health.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import * as Resolution from "./Resolution.ts"
 import { checkResponse, compile, streamChecker } from "./StructuredOutput.ts"
+import * as TokenCounting from "./TokenCount.ts"
 import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } from "./ToolNames.ts"
 import { type ResolvedTools, resolveTools } from "./ToolResolution.ts"
 import { validateChat } from "./Validation.ts"
@@ -114,6 +115,11 @@ export class Gateway extends Context.Service<Gateway, {
     request: ChatRequest,
     exchange: Exchange
   ) => Effect.Effect<Stream.Stream<ChatChunk, GatewayError>, GatewayError, Scope.Scope>
+  /** How many tokens a request's prompt has; nothing is answered, and nothing is charged. */
+  readonly countTokens: (
+    request: ChatRequest,
+    exchange?: Exchange
+  ) => Effect.Effect<TokenCounting.TokenCount, GatewayError>
   /** The models that the current caller may use. */
   readonly models: Effect.Effect<ReadonlyArray<ModelInfo>>
   /** One of them, by canonical or bare id. */
@@ -184,6 +190,8 @@ const make = Effect.fnUntraced(function*(
     attempts: options.attempts ?? defaultAttempts,
     retry: options.retry ?? defaultRetry
   })
+
+  const count = TokenCounting.make({ admission, interceptors, resolve, types })
 
   const breakers = yield* Effect.serviceOption(Breakers)
   const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
@@ -366,6 +374,11 @@ const make = Effect.fnUntraced(function*(
         Effect.flatMap(start(request.model, true, request.user), (exchange) => openChat(request, exchange))
       ),
     openChat,
+    countTokens: (request, exchange) =>
+      Effect.flatMap(
+        exchange === undefined ? start(request.model, false, request.user) : Effect.succeed(exchange),
+        (started) => count(request, started)
+      ),
     models: Effect.flatMap(CurrentCaller, models.list),
     model: (id) => Effect.flatMap(CurrentCaller, (caller) => models.resolve(id, caller)),
     explain: explain.explain,

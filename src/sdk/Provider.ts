@@ -84,6 +84,8 @@ export interface Provider {
   readonly chat?: (call: ChatCall) => Effect.Effect<ChatResponse, ProviderError>
   /** The upstream's socket is open for exactly as long as the stream runs. */
   readonly streamChat?: (call: ChatCall) => Stream.Stream<ChatChunk, ProviderError>
+  /** How many tokens the provider counts in the call's prompt; nothing is answered, and nothing is charged. */
+  readonly countTokens?: (call: ChatCall) => Effect.Effect<number, ProviderError>
 }
 
 /** Two providers want the same slug. */

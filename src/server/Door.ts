@@ -30,6 +30,8 @@ export interface Door {
   }
   /** Of error bodies; default `application/json`. */
   readonly errorType?: string
+  /** The headers of an error, where the dialect has more than `exchangeHeaders`. An exchange may not have begun. */
+  readonly headers?: (requestId: string, exchange: Exchange | undefined) => Record<string, string>
 }
 
 /** What a handler knows of its request. */
@@ -58,6 +60,9 @@ export const secretOf = (request: HttpServerRequest.HttpServerRequest): Presente
   return apiKey === undefined ? undefined : new PresentedSecret(apiKey)
 }
 
+const plainHeaders = (requestId: string, exchange: Exchange | undefined): Record<string, string> =>
+  exchange === undefined ? { "x-request-id": requestId } : exchangeHeaders(exchange)
+
 const errorResponse = (
   door: Door,
   error: GatewayError,
@@ -65,9 +70,7 @@ const errorResponse = (
   exchange?: Exchange
 ): HttpServerResponse.HttpServerResponse => {
   const { body, status } = door.encodeError(error, requestId)
-  const headers: Record<string, string> = exchange === undefined
-    ? { "x-request-id": requestId }
-    : exchangeHeaders(exchange)
+  const headers = (door.headers ?? plainHeaders)(requestId, exchange)
   // The gateway has spent its own attempts: a client that tries again by itself would multiply them.
   if (exchange !== undefined && exchange.attempts.length > 0) headers["x-should-retry"] = "false"
   if (error.retryAfterMs !== undefined) {
@@ -143,10 +146,10 @@ const fits = (pattern: ReadonlyArray<string>, segments: ReadonlyArray<string>): 
 const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"] as const
 
 /**
- * The routes for what no other route below `path` takes: the wrong method of a path that is served, or nothing at all. It is
+ * The routes for what no other route at `path` takes: the wrong method of a path that is served, or nothing at all. It is
  * one route for each method, since one for all of them would take HEAD, too, which the router otherwise answers as GET.
  */
-export const otherwise = (door: Door, path: `/${string}*`, served: ServedPaths) => {
+export const otherwise = (door: Door, path: `/${string}`, served: ServedPaths) => {
   const patterns = Object.entries(served).map(([pattern, allow]) => ({ segments: pattern.split("/"), allow }))
   const refuse = visit(door, ({ request }) => {
     const asked = request.url.split("?", 1)[0] ?? ""
@@ -159,7 +162,9 @@ export const otherwise = (door: Door, path: `/${string}*`, served: ServedPaths) 
         : new MethodNotAllowed({ message: `${asked} takes ${allow}, not ${request.method}`, allow })
     ))
   })
-  return Layer.mergeAll(Layer.empty, ...methods.map((method) => HttpRouter.add(method, path, refuse)))
+  const taken = served[path]?.split(", ") ?? []
+  const others = methods.filter((method) => !taken.includes(method))
+  return Layer.mergeAll(Layer.empty, ...others.map((method) => HttpRouter.add(method, path, refuse)))
 }
 
 /** The answer to what no route can take: an address with broken percent-encoding, or a method that no route is for. */

@@ -5,6 +5,7 @@
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest, UrlParams } from "effect/http"
+import * as AnthropicDialect from "./anthropic/AnthropicDialect.ts"
 import { type Door, type RouteOptions, unroutable } from "./Door.ts"
 import * as NativeApi from "./native/NativeApi.ts"
 import * as NodeListener from "./NodeListener.ts"
@@ -39,6 +40,7 @@ const withoutEmptyErrors = HttpRouter.middleware((handled) =>
 
 /** Whose error an address that no route takes gets. */
 const doorOf = (url: string): Door => {
+  if (AnthropicDialect.owns(url)) return AnthropicDialect.door
   if (url.startsWith("/v1/")) return OpenAiDialect.door
   return url.startsWith("/api/") ? OllamaDialect.door : NativeApi.door
 }
@@ -52,6 +54,7 @@ export const routes = (options: RouteOptions) =>
     OpenAiDialect.layer(options),
     ResponsesDialect.layer(options),
     OllamaDialect.layer(options),
+    AnthropicDialect.layer(options),
     NativeApi.layer(options),
     Health.layer,
     withoutEmptyErrors

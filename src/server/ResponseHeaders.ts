@@ -34,13 +34,36 @@ export const exchangeHeaders = (exchange: Exchange): Record<string, string> => {
   return headers
 }
 
-/** The same names and forms as OpenAI's, which SDKs read: counts, and a duration such as `6.123s` until all is there again. */
-const putLevel = (headers: Record<string, string>, kind: RateLevel["kind"], levels: ReadonlyArray<RateLevel>): void => {
+/** Of the limits that bind a request, the one that is nearest to its end. */
+const nearestLevel = (levels: ReadonlyArray<RateLevel>, kind: RateLevel["kind"]): RateLevel | undefined => {
   let nearest: RateLevel | undefined
   for (const level of levels) {
     if (level.kind !== kind) continue
     if (nearest === undefined || level.remaining / level.limit < nearest.remaining / nearest.limit) nearest = level
   }
+  return nearest
+}
+
+/**
+ * The same in Anthropic's names and forms: `anthropic-ratelimit-{requests,tokens}-{limit,remaining,reset}`, the last one as
+ * the time (RFC 3339) at which all is there again. https://docs.claude.com/en/api/rate-limits#response-headers
+ */
+export const anthropicRateHeaders = (exchange: Exchange): Record<string, string> => {
+  const headers: Record<string, string> = {}
+  if (exchange.rateLevels.length === 0) return headers
+  for (const kind of ["requests", "tokens"] as const) {
+    const nearest = nearestLevel(exchange.rateLevels, kind)
+    if (nearest === undefined) continue
+    headers[`anthropic-ratelimit-${kind}-limit`] = String(nearest.limit)
+    headers[`anthropic-ratelimit-${kind}-remaining`] = String(Math.max(0, Math.floor(nearest.remaining)))
+    headers[`anthropic-ratelimit-${kind}-reset`] = new Date(exchange.now() + nearest.resetMs).toISOString()
+  }
+  return headers
+}
+
+/** The same names and forms as OpenAI's, which SDKs read: counts, and a duration such as `6.123s` until all is there again. */
+const putLevel = (headers: Record<string, string>, kind: RateLevel["kind"], levels: ReadonlyArray<RateLevel>): void => {
+  const nearest = nearestLevel(levels, kind)
   if (nearest === undefined) return
   headers[`x-ratelimit-limit-${kind}`] = String(nearest.limit)
   headers[`x-ratelimit-remaining-${kind}`] = String(Math.max(0, Math.floor(nearest.remaining)))

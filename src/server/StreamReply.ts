@@ -21,6 +21,8 @@ export interface StreamWriter {
   /** What keeps a silent line open. */
   readonly keepAlive: string
   readonly contentType: string
+  /** The answer's headers, where the dialect has more than `exchangeHeaders`. */
+  readonly headers?: (exchange: Exchange) => Record<string, string>
 }
 
 /** Silence before a comment is sent. Common proxies cut at 60 s; load balancers are set as low as 30 s. */
@@ -70,8 +72,11 @@ const written = (
 
 type Bytes = readonly [Uint8Array, ...Array<Uint8Array>]
 
-const respond = (bytes: Stream.Stream<Uint8Array>, writer: StreamWriter, headers: Record<string, string>) =>
-  HttpServerResponse.stream(bytes, { contentType: writer.contentType, headers: { ...streamHeaders, ...headers } })
+const respond = (bytes: Stream.Stream<Uint8Array>, writer: StreamWriter, exchange: Exchange) =>
+  HttpServerResponse.stream(bytes, {
+    contentType: writer.contentType,
+    headers: { ...streamHeaders, ...(writer.headers ?? exchangeHeaders)(exchange) }
+  })
 
 /** Answers a chat request with a stream. The request's scope, which lasts until the body is sent, owns the upstream. */
 export const streamReply = Effect.fnUntraced(
@@ -85,7 +90,7 @@ export const streamReply = Effect.fnUntraced(
     const opened = yield* Effect.timeoutOption(Fiber.await(opening), keepAliveInterval)
     if (opened._tag === "Some") {
       const chunks = yield* opened.value
-      return respond(written(chunks, writer, exchange.requestId), writer, exchangeHeaders(exchange))
+      return respond(written(chunks, writer, exchange.requestId), writer, exchange)
     }
     const waiting = Stream.tick(keepAliveInterval).pipe(
       Stream.map(() => utf8.encode(writer.keepAlive)),
@@ -94,10 +99,6 @@ export const streamReply = Effect.fnUntraced(
     const answer = Stream.unwrap(
       Effect.map(Fiber.await(opening), (exit) => Exit.isSuccess(exit) ? exit.value : Stream.failCause(exit.cause))
     )
-    return respond(
-      Stream.concat(waiting, written(answer, writer, exchange.requestId)),
-      writer,
-      exchangeHeaders(exchange)
-    )
+    return respond(Stream.concat(waiting, written(answer, writer, exchange.requestId)), writer, exchange)
   }
 )

@@ -68,12 +68,14 @@ export const parseJson = (text: string): Result.Result<unknown, "malformed"> => 
 
 const isSuccess = (status: number) => status >= 200 && status < 300
 
-interface Prepared {
+/** A request that is ready to go out, and what it leaves out. */
+export interface Prepared {
   readonly request: UpstreamRequest
   readonly dropped: ReadonlyArray<string>
 }
 
-const prepare = (
+/** A chat call as the request that goes out. Fails with a refusal where the wire has no form for it. */
+export const prepare = (
   endpoint: HttpChatEndpoint,
   call: ChatCall,
   stream: boolean

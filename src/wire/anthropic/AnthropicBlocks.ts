@@ -17,8 +17,9 @@ import type {
   ToolResultPart
 } from "../../sdk/Content.ts"
 import type { Json } from "../Codec.ts"
+import { foreignBlock } from "../Foreign.ts"
 import { extensions, wire } from "./AnthropicExtensions.ts"
-import { bounded, filled, isJson, isList, parseJson, string, unknownFields } from "../Json.ts"
+import { bounded, filled, isJson, isList, parseJson, unknownFields } from "../Json.ts"
 import type { Report } from "../Report.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -159,12 +160,7 @@ export const encodeDocument = (part: DocumentPart, path: string, report: Report)
 export const encodeOpaque = (part: OpaquePart, path: string, report: Report): Json | undefined =>
   part.wire === wire
     ? part.value
-    : report.refuse(
-      path,
-      `a part of type "${bounded(string(part.value["type"]) ?? "", 60)}" only exists in the protocol "${
-        bounded(part.wire, 50)
-      }"`
-    )
+    : report.refuse(path, `${foreignBlock(part.value)} only exists in the protocol "${bounded(part.wire, 50)}"`)
 
 /**
  * A `tool_use` block. The arguments are JSON text here and an object there: no text at all is the empty object, and

@@ -155,8 +155,22 @@ export const encodeError = (error: GatewayError, requestId: string): EncodedErro
   }
 }
 
+/**
+ * What the SDK's threads and tool runners (`@anthropic-ai/sdk` 1.12, `ThreadState`) read of an error: with this code they go
+ * on by sending the whole conversation with every request.
+ */
+const noThreads: Json = { error_code: "thread_unsupported_request", unsupported: ["thread"] }
+
 /** The body of an error without a request id, which is also the data of a stream's error event. */
-export const errorBody = (error: GatewayError): Json => ({
-  type: "error",
-  error: { type: typeOfStatus(error.status), message: error.message }
-})
+export const errorBody = (error: GatewayError): Json => {
+  const { reason } = error
+  const isOfThread = reason._tag === "ValidationError" && reason.field === "thread"
+  return {
+    type: "error",
+    error: {
+      type: typeOfStatus(error.status),
+      message: error.message,
+      ...(isOfThread ? { details: noThreads } : {})
+    }
+  }
+}

@@ -14,6 +14,7 @@ import type { ValidationError } from "../../sdk/GatewayError.ts"
 import type { ChatCall } from "../../sdk/Provider.ts"
 import type { ResolvedTool } from "../../sdk/Tool.ts"
 import type { EncodedRequest, Json } from "../Codec.ts"
+import { foreignTool } from "../Foreign.ts"
 import { reportForeign } from "../ForeignExtensions.ts"
 import {
   encodeDocument,
@@ -27,7 +28,7 @@ import {
 } from "./AnthropicBlocks.ts"
 import { decideThinking } from "./AnthropicThinking.ts"
 import { wire } from "./AnthropicExtensions.ts"
-import { bounded, isJson, isList, string } from "../Json.ts"
+import { isJson, isList } from "../Json.ts"
 import { makeReport, type Report } from "../Report.ts"
 import { type ModelTraits, traitsOf } from "./ModelTraits.ts"
 import { type AnswerTool, answerTool, forcesTools } from "./StructuredOutput.ts"
@@ -115,12 +116,7 @@ const encodeTool = (tool: ResolvedTool, path: string, { breakpoint, report }: En
       breakpoint(tool.value, path)
       return tool.value
     }
-    const { name, type } = tool.value
-    const named = typeof name === "string" ? `"${bounded(name, 60)}" ` : ""
-    return report.refuse(
-      path,
-      `the tool ${named}of type "${bounded(string(type) ?? "", 60)}" has no form in Anthropic's protocol`
-    )
+    return report.refuse(path, `${foreignTool(tool.value)} has no form in Anthropic's protocol`)
   }
   const encoded = extended(tool, {
     name: tool.name,

@@ -3,6 +3,7 @@
  * every block may carry fields that have to survive. What is wrong is told with its place in the caller's own spelling
  * (`messages[0].content[1].source`); what the sdk has no word for is kept in `extensions.anthropic` at its own level.
  *
+ * Threads, which Anthropic holds for a caller (`thread: {type: "create" | "continue"}`, beta of August 2026), are refused.
  * `top_k: -1` and `top_p: -1`, which several clients send for "unset" and Anthropic accepts, are read as absent.
  */
 import { Result } from "effect"
@@ -536,8 +537,9 @@ const decodeMessages = (json: Json, report: Report): ReadonlyArray<Message> => {
   return messages
 }
 
-const decodeMaxTokens = (json: Json, report: Report): number | undefined => {
+const decodeMaxTokens = (json: Json, isRequired: boolean, report: Report): number | undefined => {
   const value = json["max_tokens"]
+  if (!isRequired && absent(value)) return undefined
   return typeof value === "number" && Number.isSafeInteger(value) && value > 0
     ? value
     : report.refuse("max_tokens", "a whole number of at least 1 is required")
@@ -554,15 +556,24 @@ const decodeUserId = (json: Json, report: Report): string | undefined => {
 const unreadable = new ValidationError({ message: "the request is not valid" })
 
 /** Reads a Messages request. Fails with a `ValidationError` that holds up to 16 located problems. */
-export const decodeRequest = (json: unknown): Result.Result<ChatRequest, ValidationError> => {
+export const decodeRequest = (json: unknown): Result.Result<ChatRequest, ValidationError> => decode(json, true)
+
+/** Reads a request to count tokens: a Messages request that has no answer, and so needs no `max_tokens`. */
+export const decodeCountRequest = (json: unknown): Result.Result<ChatRequest, ValidationError> => decode(json, false)
+
+const decode = (json: unknown, hasAnswer: boolean): Result.Result<ChatRequest, ValidationError> => {
   const report = makeReport()
   if (!isJson(json)) {
     report.refuse("", "the body must be a JSON object")
     return Result.fail(report.error() ?? unreadable)
   }
+  // The interceptors, limits and estimates see what the request holds, and a fallback could not know the rest.
+  if (!absent(json["thread"])) {
+    report.refuse("thread", "the gateway keeps no conversations; send all messages with every request")
+  }
   const model = filled(json["model"]) ?? report.refuse("model", "a string is required")
   const [first, ...following] = decodeMessages(json, report)
-  const maxOutputTokens = decodeMaxTokens(json, report)
+  const maxOutputTokens = decodeMaxTokens(json, hasAnswer, report)
   const tools = json["tools"] === undefined || json["tools"] === null ? undefined : decodeTools(json["tools"], report)
   const givenChoice = json["tool_choice"] ?? undefined
   const toolChoice = givenChoice === undefined ? undefined : decodeToolChoice(givenChoice, report)

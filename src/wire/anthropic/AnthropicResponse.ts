@@ -166,6 +166,9 @@ export const answerBlock = (part: Part): Json | undefined => {
       return reasoningBlock(part)
     case "opaque":
       return part.wire === wire ? part.value : undefined
+    case "audio":
+      // Anthropic's answers hold no sound; what was said in it they can tell.
+      return part.transcript === undefined ? undefined : { type: "text", text: part.transcript }
     default:
       return undefined
   }

@@ -34,6 +34,9 @@ interface WaitingCall {
 const frame = (type: string, data: string): string => `event: ${type}\ndata: ${data}\n\n`
 const event = (json: Json & { readonly type: string }): string => frame(json.type, JSON.stringify(json))
 
+/** The event with which Anthropic keeps a silent stream open. It may come anywhere, even before `message_start`. */
+export const ping: string = event({ type: "ping" })
+
 const kindOfBlock = (block: unknown): Kind => {
   switch (isJson(block) ? block["type"] : undefined) {
     case "text":
@@ -47,8 +50,16 @@ const kindOfBlock = (block: unknown): Kind => {
   }
 }
 
+/** What is known of an answer beside its chunks. */
+export interface StreamOptions {
+  /** Estimates the prompt's tokens. Asked for at most once, where the upstream has told none when the answer begins. */
+  readonly estimateInput?: () => number
+  /** The request's id, for error events, and for messages that the upstream gave no id. */
+  readonly requestId?: string
+}
+
 /** Starts writing one streamed answer. Choices after the first are passed over: the wire has one answer to a request. */
-export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
+export const streamEncoder = (_request: ChatRequest, options: StreamOptions = {}): ChatStreamEncoder => {
   let id = ""
   let model = ""
   let started = false
@@ -78,17 +89,22 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
   const begin = (): string => {
     if (started) return ""
     started = true
+    const { estimateInput, requestId } = options
+    // Clients show how full the context is from this figure, so an estimate is better than the 0 of a late report.
+    if (usage === undefined && estimate === undefined && estimateInput !== undefined) {
+      estimate = { inputTokens: estimateInput(), outputTokens: 0, estimated: true }
+    }
     return event({
       type: "message_start",
       message: {
-        id,
+        id: id === "" && requestId !== undefined ? `msg_${requestId}` : id,
         type: "message",
         role: "assistant",
         model,
         content: [],
         stop_reason: null,
         stop_sequence: null,
-        usage: encodeUsage(estimate ?? usage)
+        usage: encodeUsage(usage ?? estimate)
       }
     })
   }
@@ -269,6 +285,8 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
   }
 
   const build = (chunk: ChatChunk): string => {
+    // Some servers tell their ids and names with the first content only (Azure's first chunk has neither).
+    if (id === "" && chunk.delta.length === 0 && finish === undefined) return ""
     let written = begin()
     if (deltaWritten) return written
     for (const piece of chunk.delta) {
@@ -343,6 +361,11 @@ export const streamEncoder = (_request: ChatRequest): ChatStreamEncoder => {
       return relay(source, source.json, chunk)
     },
     end: () => begin() + (deltaWritten ? release() + settle() : writeMessageDelta()) + frame("message_stop", stopText),
-    error: (error) => event({ ...errorBody(error), type: "error" })
+    error: (error) =>
+      event({
+        ...errorBody(error),
+        type: "error",
+        ...(options.requestId === undefined ? {} : { request_id: options.requestId })
+      })
   }
 }

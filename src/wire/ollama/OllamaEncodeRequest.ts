@@ -13,9 +13,11 @@ import { Base64 } from "effect/encoding"
 import type { Message } from "../../sdk/Chat.ts"
 import type { DocumentPart, ImagePart, Part, ToolResultPart } from "../../sdk/Content.ts"
 import { invalid, type ValidationError } from "../../sdk/GatewayError.ts"
+import { can } from "../../sdk/Model.ts"
 import type { ChatCall } from "../../sdk/Provider.ts"
 import type { ResolvedTool } from "../../sdk/Tool.ts"
 import type { EncodedRequest, Json } from "../Codec.ts"
+import { foreignBlock, foreignTool } from "../Foreign.ts"
 import { reportForeign } from "../ForeignExtensions.ts"
 import { contextFor } from "./OllamaEstimate.ts"
 import { isJson, parseJson } from "../Json.ts"
@@ -123,7 +125,9 @@ export const addPart = (into: Flat, part: Exclude<Part, ToolResultPart>, path: s
     case "opaque":
       context.report.refuse(
         path,
-        part.wire === wire ? "Ollama has no parts of its own" : "this part belongs to another provider's protocol"
+        part.wire === wire
+          ? "Ollama has no parts of its own"
+          : `${foreignBlock(part.value)} belongs to another provider's protocol`
       )
       break
   }
@@ -186,7 +190,9 @@ const addMessage = (into: Array<Json>, message: Message, path: string, context: 
 
 const encodeTool = (tool: ResolvedTool, path: string, context: Context): Json => {
   if (tool.type === "opaque") {
-    if (tool.wire !== wire) context.report.refuse(path, "this tool belongs to another provider's protocol")
+    if (tool.wire !== wire) {
+      context.report.refuse(path, `${foreignTool(tool.value)} belongs to another provider's protocol`)
+    }
     return tool.value
   }
   if (tool.cacheControl !== undefined) context.report.drop("tools[].cache_control")
@@ -222,12 +228,22 @@ const encodeTools = (request: ChatCall["request"], context: Context): ReadonlyAr
 
 /**
  * `think`: true, false, or one of the levels low, medium, high and max. Efforts between the levels take the nearest
- * one, a token budget becomes on or off; both are reported.
+ * one, a token budget becomes on or off; both are reported. A model that is known not to think is not asked to.
  */
-const encodeThink = (reasoning: NonNullable<ChatCall["request"]["reasoning"]>, context: Context): Json => {
-  const { budgetTokens, effort, enabled } = reasoning
+const encodeThink = (
+  { budgetTokens, effort, enabled }: NonNullable<ChatCall["request"]["reasoning"]>,
+  model: ChatCall["model"],
+  context: Context
+): Json => {
+  const isOff = enabled === false || effort === "none"
+  const isAsked = effort !== undefined || enabled === true || (budgetTokens !== undefined && budgetTokens > 0)
+  // Ollama fails a request to think that goes to a model without that ability; clients such as Claude Code always ask.
+  if (isAsked && !isOff && !can(model, "reasoning")) {
+    context.report.drop("reasoning")
+    return {}
+  }
   if (budgetTokens !== undefined && budgetTokens > 0) context.report.drop("reasoning.budget_tokens")
-  if (enabled === false || effort === "none") return { think: false }
+  if (isOff) return { think: false }
   switch (effort) {
     case undefined:
       if (enabled === true) return { think: true }
@@ -300,7 +316,7 @@ export const encodeParameters = (call: ChatCall, context: Context): Json => {
   dropParameters(request, context.report)
   return {
     ...(request.responseSchema === undefined ? {} : { format: encodeFormat(request.responseSchema, context) }),
-    ...(request.reasoning === undefined ? {} : encodeThink(request.reasoning, context)),
+    ...(request.reasoning === undefined ? {} : encodeThink(request.reasoning, call.model, context)),
     ...(request.logprobs === undefined ? {} : { logprobs: request.logprobs }),
     ...(request.topLogprobs === undefined ? {} : { top_logprobs: request.topLogprobs }),
     ...(Object.keys(options).length === 0 ? {} : { options }),

@@ -23,6 +23,7 @@ import { can } from "../../sdk/Model.ts"
 import type { ChatCall } from "../../sdk/Provider.ts"
 import type { ResolvedTool } from "../../sdk/Tool.ts"
 import type { EncodedRequest, Json } from "../Codec.ts"
+import { foreignBlock, foreignTool } from "../Foreign.ts"
 import { reportForeign } from "../ForeignExtensions.ts"
 import { isJson, object } from "../Json.ts"
 import { makeReport, type Report } from "../Report.ts"
@@ -146,7 +147,10 @@ const encodeBarePart = (part: Part, path: string, report: Report): Record<string
     case "opaque":
       return part.wire === wire
         ? { ...part.value }
-        : report.refuse(path, `is a block of the ${part.wire} wire, which the ${wire} wire cannot express`)
+        : report.refuse(
+          path,
+          `${foreignBlock(part.value)} is of the ${part.wire} wire, which the ${wire} wire cannot express`
+        )
     case "reasoning":
       report.drop("messages[].content[].reasoning")
       return undefined
@@ -363,7 +367,10 @@ const encodeTool = (tool: ResolvedTool, index: number, report: Report): Json | u
   if (tool.type === "opaque") {
     return tool.wire === wire
       ? tool.value
-      : report.refuse(`tools[${index}]`, `is a tool of the ${tool.wire} wire, which the ${wire} wire cannot express`)
+      : report.refuse(
+        `tools[${index}]`,
+        `${foreignTool(tool.value)} is of the ${tool.wire} wire, which the ${wire} wire cannot express`
+      )
   }
   noteCacheControl(tool, undefined, report, "tools[].cache_control")
   return merge({

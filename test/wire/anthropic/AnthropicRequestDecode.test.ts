@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { anthropicMessages } from "../../../src/wire/anthropic/AnthropicMessages.ts"
+import { anthropicMessages, decodeCountRequest } from "../../../src/wire/anthropic/AnthropicMessages.ts"
 import type { Json } from "../../../src/wire/Codec.ts"
 import { failure, success, user } from "./Fixtures.ts"
 
@@ -187,5 +187,14 @@ describe("decodeRequest", () => {
     assert.strictEqual(refused({ model: 1, max_tokens: "x" }).issues?.length, 2)
     const messages = Array.from({ length: 1000 }, () => ({ role: "nobody" }))
     assert.strictEqual(refused({ messages }).issues?.length, 16)
+  })
+})
+
+describe("decodeCountRequest", () => {
+  it("needs no max_tokens, and checks one that is there", () => {
+    const asked = { model: "m", messages: [{ role: "user", content: "Hi" }] }
+    assert.isUndefined(success(decodeCountRequest(asked)).maxOutputTokens)
+    assert.strictEqual(failure(decodeCountRequest({ ...asked, max_tokens: "many" })).field, "max_tokens")
+    assert.strictEqual(failure(anthropicMessages.decodeRequest(asked)).field, "max_tokens")
   })
 })

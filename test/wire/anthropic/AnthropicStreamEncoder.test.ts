@@ -53,6 +53,31 @@ describe("streamEncoder", () => {
     assert.strictEqual(at(first, "message", "usage", "input_tokens"), 123)
     assert.strictEqual(encoder.push(chunk([])), "")
   })
+  it("estimates the prompt once, and only where the upstream has told no usage by then", () => {
+    let asked = 0
+    const options = { estimateInput: () => ++asked * 50 }
+    const begun = (first: ChatChunk) => {
+      const encoder = anthropicMessages.streamEncoder(chatRequest, options)
+      const body = encoder.push(first) + encoder.push(chunk([text(0, "b")])) + encoder.end()
+      return eventsOf(body).flatMap((event) => {
+        const told = at(event, "message", "usage", "input_tokens") ?? at(event, "usage", "input_tokens")
+        return told === undefined ? [] : [told]
+      })
+    }
+    assert.deepStrictEqual(begun(chunk([text(0, "a")])), [50, 50])
+    assert.strictEqual(asked, 1)
+    assert.deepStrictEqual(begun(chunk([], { usage })), [10, 10])
+    assert.strictEqual(asked, 1)
+  })
+  it("waits for an id, and where none comes with the first content makes one of the request's", () => {
+    const nameless = { id: "", model: "" }
+    const encoder = anthropicMessages.streamEncoder(chatRequest, { requestId: "req_7" })
+    assert.strictEqual(encoder.push(chunk([], nameless)), "")
+    const [first] = eventsOf(encoder.push(chunk([text(0, "a")], nameless)))
+    assert.strictEqual(at(first, "message", "id"), "msg_req_7")
+    const error = Errors.fail(new Errors.InternalError({ message: "x" }))
+    assert.strictEqual(eventsOf(encoder.error(error))[0]?.["request_id"], "req_7")
+  })
   it("opens and closes blocks in order, at dense places; text after a call is a new block", () => {
     const body = writeStream([
       chunk([{ type: "reasoning", index: 0, text: "hm" }]),

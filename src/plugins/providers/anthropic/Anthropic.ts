@@ -2,7 +2,12 @@
 import { Effect } from "effect"
 import { Outbound } from "../../../sdk/Outbound.ts"
 import * as Provider from "../../../sdk/Provider.ts"
-import { anthropicMessages, decodeModels } from "../../../wire/anthropic/AnthropicMessages.ts"
+import {
+  anthropicMessages,
+  decodeModels,
+  decodeTokenCount,
+  encodeCountRequest
+} from "../../../wire/anthropic/AnthropicMessages.ts"
 import { sse } from "../../../wire/Framing.ts"
 import * as HttpChat from "../HttpChat.ts"
 import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
@@ -15,6 +20,19 @@ export interface Options extends HttpProviderOptions {
 
 /** The version of the protocol for requests that no codec writes (https://docs.claude.com/en/api/versioning). */
 const version = "2023-06-01"
+
+/** The provider's `countTokens`. It is an endpoint of its own, which may be down or limited while chat is not. */
+const countTokens = (chat: HttpChat.HttpChatEndpoint): NonNullable<Provider.Provider["countTokens"]> => {
+  const endpoint: HttpChat.HttpChatEndpoint = {
+    ...chat,
+    codec: { ...anthropicMessages, encodeRequest: encodeCountRequest },
+    path: "/v1/messages/count_tokens"
+  }
+  return Effect.fnUntraced(function*(call): Effect.fn.Return<number, Provider.ProviderError> {
+    const { request } = yield* Effect.fromResult(HttpChat.prepare(endpoint, call, false))
+    return yield* requestJson(endpoint, { ...request, endpoint: "other" }, decodeTokenCount)
+  })
+}
 
 /** Registers an Anthropic provider for as long as the Layer lives. */
 export const layer = (options: Options = {}) =>
@@ -45,6 +63,7 @@ export const layer = (options: Options = {}) =>
       ...registration(options),
       discover: requestJson(endpoint, { method: "GET", path: "/v1/models?limit=1000" }, decodeModels),
       chat: HttpChat.chat(endpoint),
-      streamChat: HttpChat.streamChat(endpoint)
+      streamChat: HttpChat.streamChat(endpoint),
+      countTokens: countTokens(endpoint)
     }
   }))
