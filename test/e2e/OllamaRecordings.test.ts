@@ -84,6 +84,12 @@ const isNothing = (value: unknown): boolean =>
   value === null || value === undefined || value === "" || value === false ||
   (Array.isArray(value) && value.length === 0)
 
+const bareMessage = (message: Json): Json => {
+  const { tool_call_id: _, tool_calls: calls, ...rest } = message
+  if (calls === undefined) return rest
+  return { ...rest, tool_calls: objects(calls).map((call) => ({ function: call["function"] })) }
+}
+
 /** Without ids and types of calls, which clients leave out, and without empty fields, which say nothing to Ollama. */
 const bare = (request: Json): Json => {
   const { messages, model: _, options, stream, ...fields } = request
@@ -92,10 +98,7 @@ const bare = (request: Json): Json => {
     ...Object.fromEntries(Object.entries(fields).filter(([key, value]) => key === "think" || !isNothing(value))),
     stream: stream ?? true,
     options: sampling,
-    messages: objects(messages).map(({ tool_call_id: _, tool_calls: calls, ...message }) => ({
-      ...message,
-      ...(calls === undefined ? {} : { tool_calls: objects(calls).map((call) => ({ function: call["function"] })) })
-    }))
+    messages: objects(messages).map(bareMessage)
   }
 }
 
@@ -106,6 +109,11 @@ const finishes: Readonly<Record<string, string>> = {
   stop_sequence: "stop",
   max_tokens: "length",
   refusal: "content_filter"
+}
+
+const modelOf = ({ request }: Recording): string => {
+  const model = request.body?.["model"]
+  return typeof model === "string" ? model : "m"
 }
 
 const number = (json: Json | undefined, key: string): number => typeof json?.[key] === "number" ? json[key] : 0
@@ -192,7 +200,7 @@ providers:
       it(`${recording.provider}/${recording.name}`, async () => {
         upstream.reply(replay(recording))
         const stream = isStream(recording)
-        const model = `${wireOf(recording)}::${String(recording.request.body?.["model"] ?? "m")}`
+        const model = `${wireOf(recording)}::${modelOf(recording)}`
         const response = await gateway.post("/api/chat", { model, stream, messages: [{ role: "user", content: "Hi" }] })
         const text = await response.text()
         assert.strictEqual(response.status, 200, text)
