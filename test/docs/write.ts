@@ -42,8 +42,9 @@ for (const file of ["README.md", "docs/API.md", "docs/GOVERNANCE.md"]) {
     }
     for (const example of page.examples) {
       const { output } = example
-      if (output?.marker !== "output") continue
+      // All of them are run, since later ones may build on what earlier ones did.
       const text = (await checkout.run(example)).replaceAll("\r", "").trim()
+      if (output?.marker !== "output") continue
       written.push({ block: output, text: output.language === "json" ? pretty(JSON.parse(text)) : text })
     }
     const lines = readFileSync(path.join(root, file), "utf8").split("\n")
