@@ -3,6 +3,7 @@
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
 import {
   Cause,
+  Clock,
   Console,
   Effect,
   Exit,
@@ -18,6 +19,7 @@ import {
 } from "effect"
 import { Argument, CliError, Command, Flag } from "effect/cli"
 import { FetchHttpClient, HttpClient, HttpServer } from "effect/http"
+import { hash } from "node:crypto"
 import { constants } from "node:os"
 import { auditCommand } from "./config/AuditCommand.ts"
 import * as ConfigFile from "./config/ConfigFile.ts"
@@ -28,6 +30,7 @@ import * as KeysCommand from "./config/KeysCommand.ts"
 import { inactiveSections, listenProblem } from "./config/StartupNotices.ts"
 import * as Stores from "./config/Stores.ts"
 import { Gateway } from "./gateway/Gateway.ts"
+import { AuditTrail } from "./sdk/AuditSink.ts"
 import type { ChatRequest, Message } from "./sdk/Chat.ts"
 import { text, textOf } from "./sdk/Content.ts"
 import type { ModelInfo, Price } from "./sdk/Model.ts"
@@ -111,6 +114,17 @@ const gatewayOf = (config: GatewayConfig) =>
 // Commands
 // ---------------------------------------------------------------------------------------------------------------------
 
+/** Tells the audit trail which configuration is in force from now on, by its hash; secrets are no part of it. */
+const tellConfiguration = Effect.fnUntraced(function*({ source, ...config }: GatewayConfig) {
+  const audit = yield* Effect.serviceOption(AuditTrail)
+  if (Option.isNone(audit)) return
+  audit.value.emit({
+    type: "configuration_changed",
+    at: yield* Clock.currentTimeMillis,
+    details: { file: source?.file ?? "environment", sha256: hash("sha256", JSON.stringify(config), "hex") }
+  })
+})
+
 /** Says that the service is up, and when it stops what it waits for: what is built last is taken down first. */
 const announce = (config: GatewayConfig) =>
   Effect.gen(function*() {
@@ -122,6 +136,7 @@ const announce = (config: GatewayConfig) =>
       configuration: config.source?.file ?? "environment",
       authentication: config.auth.mode
     })
+    yield* tellConfiguration(config)
     yield* Effect.addFinalizer(() =>
       Effect.logInfo(`LLM Gateway stops; running requests have ${config.server.drainTimeout / 1000} s to finish`)
     )

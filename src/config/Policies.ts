@@ -30,17 +30,13 @@ export const restrictionsOf = (
   budgets: budgets.map(budgetRule)
 })
 
+const policyOf = (name: string, tenant: TenantConfig): TenantPolicy => ({
+  ...restrictionsOf(tenant),
+  name,
+  interceptors: tenant.interceptors,
+  ...(tenant.parent === undefined ? {} : { parent: tenant.parent })
+})
+
 /** The configured tenants. */
 export const policiesOf = (config: GatewayConfig): ReadonlyArray<TenantPolicy> =>
-  Object.entries(config.tenants).map(([name, tenant]) => {
-    const { interceptors, parent } = tenant
-    const { budgets, models, rateLimits } = restrictionsOf(tenant)
-    return {
-      name,
-      rateLimits,
-      budgets,
-      interceptors,
-      ...(models === undefined ? {} : { models }),
-      ...(parent === undefined ? {} : { parent })
-    }
-  })
+  Object.entries(config.tenants).map(([name, tenant]) => policyOf(name, tenant))

@@ -5,7 +5,7 @@
  * All stores are asked at once, so that with remote ones a request waits for one round trip. Where interceptors look at
  * the request first, which may cost more than the request itself, its own limit comes before them.
  */
-import { Clock, Effect, Exit, Scope } from "effect"
+import { Clock, Effect } from "effect"
 import type { AuditTrail } from "../sdk/AuditSink.ts"
 import type { Balance, BudgetAccount, Budgets, Settlement } from "../sdk/Budgets.ts"
 import type { Windows } from "../sdk/BudgetWindow.ts"
@@ -177,8 +177,9 @@ export const make = (options: AdmissionOptions): Admission => {
   ): Effect.Effect<void, GatewayError> | undefined => {
     const demands = Limits.concurrencyDemands(declared, exchange.caller, plan.candidates[0].model.id)
     if (demands.length === 0) return undefined
-    const places = exchange.taken.places = Scope.makeUnsafe()
-    return Effect.provideService(store.enter(demands, plan.timeouts.total + graceMs), Scope.Scope, places)
+    return store.occupy(demands, plan.timeouts.total + graceMs, (leave) => {
+      exchange.taken.leave = leave
+    })
   }
 
   const reserve = (
@@ -309,7 +310,7 @@ export const make = (options: AdmissionOptions): Admission => {
         0
       )
     }))
-    return taken.places === undefined && taken.tokens.length === 0 && taken.isCounted
+    return taken.leave === undefined && taken.tokens.length === 0 && taken.isCounted
       ? Effect.succeed(settlements)
       : Effect.as(putRight(limits, exchange, owners(exchange), tokens), settlements)
   }
@@ -340,7 +341,7 @@ const putRight = Effect.fnUntraced(function*(
   consumed: number
 ): Effect.fn.Return<void> {
   const { caller, taken } = exchange
-  if (taken.places !== undefined) yield* Scope.close(taken.places, Exit.void)
+  if (taken.leave !== undefined) yield* taken.leave
   if (limits === undefined || owners.length === 0) return
   // A request that was refused before its limits were asked is a request all the same.
   if (!taken.isCounted) {

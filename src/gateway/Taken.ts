@@ -1,5 +1,5 @@
 /** What one request has taken from limits and budgets. Admission writes it down, accounting puts it right. */
-import type { Scope } from "effect"
+import type { Effect } from "effect"
 import type { BudgetAccount } from "../sdk/Budgets.ts"
 import type { RateDemand } from "../sdk/RateLimits.ts"
 
@@ -16,8 +16,8 @@ export class Taken {
   /** Buckets of tokens, with the estimate that was taken from each. */
   tokens: ReadonlyArray<RateDemand> = []
   holds: ReadonlyArray<Hold> = []
-  /** Lives as long as the request has its places among concurrent ones. */
-  places: Scope.Closeable | undefined
+  /** Gives up the request's places among concurrent ones. */
+  leave: Effect.Effect<void> | undefined
   /** Whether the limits of requests were asked. */
   isCounted = false
 }

@@ -2,7 +2,7 @@
  * The state behind rate limits, in memory or shared by many replicas. Which limits hold for a request is decided by the
  * pipeline; a store knows buckets by their keys alone.
  */
-import { Context, type Effect, type Scope } from "effect"
+import { Context, Effect, Scope } from "effect"
 import type { GatewayError } from "./GatewayError.ts"
 
 /** Some of what a bucket holds: requests, or tokens. */
@@ -51,11 +51,29 @@ export class RateLimits extends Context.Service<RateLimits, {
    */
   readonly correct: (demands: ReadonlyArray<RateDemand>) => Effect.Effect<void>
   /**
-   * Takes a place in each of the groups for as long as the scope lives, or in none. A place that is not left within
-   * `leaseMs`, because its replica died, is free again. Fails as `take`.
+   * Takes a place in each of the groups, or in none, and tells `entered` at that very moment how they are left, so that
+   * no interruption loses them. A place that is not left within `leaseMs`, because its replica died, is free again. Fails as
+   * `take`. `enter` does the same for a scope.
    */
-  readonly enter: (
+  readonly occupy: (
     demands: ReadonlyArray<ConcurrencyDemand>,
-    leaseMs: number
-  ) => Effect.Effect<void, GatewayError, Scope.Scope>
+    leaseMs: number,
+    entered: (leave: Effect.Effect<void>) => void
+  ) => Effect.Effect<void, GatewayError>
 }>()("llm-gateway/sdk/RateLimits") {}
+
+/** Takes a place in each of the groups for as long as the scope lives, or in none. Fails as `take`. */
+export const enter = (
+  limits: RateLimits["Service"],
+  demands: ReadonlyArray<ConcurrencyDemand>,
+  leaseMs: number
+): Effect.Effect<void, GatewayError, Scope.Scope> =>
+  Effect.flatMap(Effect.scope, (scope) => {
+    let leave = Effect.void
+    return Effect.onExit(
+      limits.occupy(demands, leaseMs, (left) => {
+        leave = left
+      }),
+      () => Scope.addFinalizer(scope, Effect.suspend(() => leave))
+    )
+  })

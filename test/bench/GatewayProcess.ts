@@ -14,7 +14,10 @@ import * as GatewayServer from "../../src/server/GatewayServer.ts"
 const { values } = parseArgs({
   options: {
     upstream: { type: "string", default: "" },
-    /** `off`: nobody is told apart, nothing is counted. `plain`: keys alone. `sqlite`, `redis`: everything is on. */
+    /**
+     * `off`: nobody is told apart, nothing is counted. `plain`: keys alone. `limits`: with limits and budgets. `usage`: with
+     * usage records, too. `sqlite`, `redis`: everything is on.
+     */
     governance: { type: "string", default: "plain" },
     /** A folder for the databases. */
     data: { type: "string", default: "" },
@@ -38,6 +41,8 @@ const limits = `tenants:
       - { per: user, usd: 1000000, window: day }`
 
 const none = "usage: { sinks: [{ type: noop }] }\nstorage: { sql: \"sqlite::memory:\" }"
+const recorded = `usage: { sinks: [{ type: sql }], durability: batched }
+storage: { sql: "sqlite:${values.data}/usage.db" }`
 const all = `usage: { sinks: [{ type: sql }], durability: batched }
 audit: { sinks: [{ type: jsonl, path: "${values.data}/audit.jsonl" }] }
 storage: { sql: "sqlite:${values.data}/gateway.db", redis: "${values.redis}", redis_prefix: "bench:" }`
@@ -45,6 +50,8 @@ storage: { sql: "sqlite:${values.data}/gateway.db", redis: "${values.redis}", re
 const sections: Readonly<Record<string, ReadonlyArray<string>>> = {
   off: ["auth: { mode: none }", none],
   plain: [keys, none],
+  limits: [keys, limits, none],
+  usage: [keys, limits, recorded],
   sqlite: [keys, limits, all],
   redis: [keys, limits, all]
 }

@@ -38,6 +38,8 @@ const start = (governance: string) =>
 const subjects = [
   { name: "off", server: await start("off") },
   { name: "keys alone", server: await start("plain") },
+  { name: "limits and budgets", server: await start("limits") },
+  { name: "usage in SQLite", server: await start("usage") },
   {
     name: values.redis === "" ? "all on, SQLite" : "all on, Redis",
     server: await start(values.redis === "" ? "sqlite" : "redis")
@@ -66,10 +68,12 @@ for (let round = 0; round < rounds; round++) {
   }
 }
 const base = best.get("off")?.cpuPerRequest ?? NaN
-for (const [name, { cpuPerRequest, seconds, timings }] of best) {
+const loopBase = best.get("off")?.loopPerRequest ?? NaN
+for (const [name, { cpuPerRequest, loopPerRequest, seconds, timings }] of best) {
   const totals = timings.map(({ total }) => total)
   process.stdout.write(
-    `${name.padEnd(18)} ${cpuPerRequest.toFixed(1)} µs/request  +${(cpuPerRequest - base).toFixed(1)} µs  ` +
+    `${name.padEnd(20)} ${cpuPerRequest.toFixed(1)} µs/request  +${(cpuPerRequest - base).toFixed(1)} µs  ` +
+      `(event loop ${loopPerRequest.toFixed(1)}, +${(loopPerRequest - loopBase).toFixed(1)})  ` +
       `${(timings.length / seconds).toFixed(0)} requests/s  p50 ${quantile(totals, 0.5).toFixed(2)} ms  ` +
       `p99 ${quantile(totals, 0.99).toFixed(2)} ms\n`
   )

@@ -213,7 +213,7 @@ describe.concurrent("models and chat", () => {
     const broken = await run(["chat", "[[cut 1]] One two three", "--model", "sandbox::echo", "--stream"])
     assert.strictEqual(broken.code, 1)
     assert.include(broken.err, "provider_error: ")
-  })
+  }, severalProcesses)
 
   it("an unknown command is told, with those that there are", async () => {
     const { code, err, out } = await run(["sreve"])
@@ -238,7 +238,7 @@ describe.concurrent("models and chat", () => {
       assert.include(err, "broken.json: it is not JSON")
       assert.notMatch(out + err, /\bat .*\.ts:\d+/, "no stack")
     }
-  })
+  }, severalProcesses)
 
   it("--version and --help", async () => {
     const version = await run(["--version"])
@@ -249,6 +249,9 @@ describe.concurrent("models and chat", () => {
     for (const command of ["serve", "check", "models", "chat"]) assert.include(help.out, command)
   })
 })
+
+/** Each start takes seconds where the machine has other work, too, ms. */
+const severalProcesses = 60_000
 
 describe("serve", () => {
   it("without any configuration: on loopback, with the sandbox, healthy and answering", async () => {

@@ -103,8 +103,9 @@ const leave = (groups: Groups, keys: ReadonlyArray<string>): void => {
 
 const enterAll = (
   groups: Groups,
-  demands: ReadonlyArray<ConcurrencyDemand>
-): Effect.Effect<ReadonlyArray<string>, GatewayError> => {
+  demands: ReadonlyArray<ConcurrencyDemand>,
+  told: (leave: Effect.Effect<void>) => void
+): Effect.Effect<void, GatewayError> => {
   const entered: Array<string> = []
   for (const demand of demands) {
     const key = keptKey(demand.key)
@@ -116,7 +117,8 @@ const enterAll = (
     groups.set(key, running + 1)
     entered.push(key)
   }
-  return Effect.succeed(entered)
+  told(Effect.sync(() => leave(groups, entered)))
+  return Effect.void
 }
 
 /**
@@ -128,7 +130,6 @@ export const layer = (options: Options = {}): Layer.Layer<RateLimits> =>
   Layer.sync(RateLimits, () => {
     const buckets: Buckets = new States(options.capacity ?? defaultCapacity)
     const groups: Groups = new Map()
-    const left = (keys: ReadonlyArray<string>) => Effect.sync(() => leave(groups, keys))
     return RateLimits.of({
       take: (demands) => Effect.clockWith((clock) => takeAll(buckets, demands, clock.currentTimeMillisUnsafe())),
       correct: (demands) =>
@@ -136,6 +137,6 @@ export const layer = (options: Options = {}): Layer.Layer<RateLimits> =>
           correctAll(buckets, demands, clock.currentTimeMillisUnsafe())
           return Effect.void
         }),
-      enter: (demands) => Effect.asVoid(Effect.acquireRelease(Effect.suspend(() => enterAll(groups, demands)), left))
+      occupy: (demands, _, entered) => Effect.suspend(() => enterAll(groups, demands, entered))
     })
   })

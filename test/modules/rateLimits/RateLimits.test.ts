@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Schedule, Scope } from "effect"
 import * as RateLimitsMemory from "../../../src/modules/rateLimits/RateLimitsMemory.ts"
 import type { GatewayError } from "../../../src/sdk/GatewayError.ts"
-import { type ConcurrencyDemand, type RateDemand, RateLimits } from "../../../src/sdk/RateLimits.ts"
+import { type ConcurrencyDemand, enter, type RateDemand, RateLimits } from "../../../src/sdk/RateLimits.ts"
 import { redisUrl } from "../../fixtures/Stores.ts"
 import * as OnRedis from "./OnRedis.ts"
 
@@ -86,7 +86,7 @@ for (const [name, isThere, layer] of stores) {
         ])
         assert.deepStrictEqual(yield* limits.take([]), [])
         yield* limits.correct([])
-        yield* limits.enter([], 1000)
+        yield* enter(limits, [], 1000)
       }))
 
     test("the limit holds under 1,000 takes of random amounts at the same time", (limits) =>
@@ -312,7 +312,7 @@ for (const [name, isThere, layer] of stores) {
         const places = group(10)
         const exits = yield* Effect.forEach(
           Array.from({ length: 1000 }),
-          () => Effect.exit(limits.enter([places], 60_000)),
+          () => Effect.exit(enter(limits, [places], 60_000)),
           { concurrency: "unbounded" }
         )
         assert.lengthOf(exits.filter(Exit.isSuccess), 10)
@@ -332,7 +332,7 @@ for (const [name, isThere, layer] of stores) {
         const request = (demands: ReadonlyArray<ConcurrencyDemand>, turns: number) =>
           Effect.scoped(
             Effect.gen(function*() {
-              yield* limits.enter(demands, 60_000)
+              yield* enter(limits, demands, 60_000)
               yield* Effect.acquireRelease(
                 Effect.sync(() => {
                   passed++
@@ -370,8 +370,8 @@ for (const [name, isThere, layer] of stores) {
         const fits = (demands: ReadonlyArray<ConcurrencyDemand>, places: number) =>
           Effect.scoped(
             Effect.gen(function*() {
-              for (let i = 0; i < places; i++) yield* limits.enter(demands, 60_000)
-              return yield* Effect.exit(limits.enter(demands, 60_000))
+              for (let i = 0; i < places; i++) yield* enter(limits, demands, 60_000)
+              return yield* Effect.exit(enter(limits, demands, 60_000))
             })
           ).pipe(Effect.retry(soon))
         assert.strictEqual(reasonOf(yield* fits([tenant, user], 6))?.code, "rate_limited")
@@ -383,30 +383,30 @@ for (const [name, isThere, layer] of stores) {
         const one = group(1)
         for (const exit of [Exit.void, Exit.fail("no"), Exit.interrupt(), Exit.die("no")]) {
           const scope = yield* Scope.make()
-          yield* Effect.provideService(limits.enter([one], 60_000), Scope.Scope, scope)
-          const error = yield* Effect.flip(Effect.scoped(limits.enter([one], 60_000)))
+          yield* Effect.provideService(enter(limits, [one], 60_000), Scope.Scope, scope)
+          const error = yield* Effect.flip(Effect.scoped(enter(limits, [one], 60_000)))
           assert.strictEqual(error.code, "rate_limited")
           assert.isAbove(error.retryAfterMs ?? 0, 0)
           yield* Scope.close(scope, exit)
           yield* Scope.close(scope, exit)
         }
-        yield* limits.enter([one], 60_000)
-        assert.strictEqual((yield* Effect.flip(limits.enter([one], 60_000))).code, "rate_limited")
+        yield* enter(limits, [one], 60_000)
+        assert.strictEqual((yield* Effect.flip(enter(limits, [one], 60_000))).code, "rate_limited")
       }))
 
     test("places in several groups are taken in all of them or in none", (limits) =>
       Effect.gen(function*() {
         const [tenant, user] = [group(2), group(1)]
         const scope = yield* Scope.make()
-        yield* Effect.provideService(limits.enter([tenant, user], 60_000), Scope.Scope, scope)
+        yield* Effect.provideService(enter(limits, [tenant, user], 60_000), Scope.Scope, scope)
         for (let i = 0; i < 5; i++) {
-          const error = yield* Effect.flip(limits.enter([tenant, user], 60_000))
+          const error = yield* Effect.flip(enter(limits, [tenant, user], 60_000))
           assert.match(error.message, /^1 concurrent requests per user/)
         }
-        yield* limits.enter([tenant], 60_000)
-        assert.strictEqual((yield* Effect.flip(limits.enter([tenant], 60_000))).code, "rate_limited")
+        yield* enter(limits, [tenant], 60_000)
+        assert.strictEqual((yield* Effect.flip(enter(limits, [tenant], 60_000))).code, "rate_limited")
         yield* Scope.close(scope, Exit.void)
-        yield* limits.enter([user, tenant], 60_000)
+        yield* enter(limits, [user, tenant], 60_000)
       }))
   })
 }

@@ -8,7 +8,7 @@ import { spawn } from "node:child_process"
 import path from "node:path"
 import { createInterface } from "node:readline"
 import * as RateLimitsRedis from "../../../src/modules/rateLimits/RateLimitsRedis.ts"
-import { type RateDemand, RateLimits } from "../../../src/sdk/RateLimits.ts"
+import { enter, type RateDemand, RateLimits } from "../../../src/sdk/RateLimits.ts"
 import { redisUrl } from "../../fixtures/Stores.ts"
 import { startTcpProxy, type TcpProxy } from "../../fixtures/TcpProxy.ts"
 import * as OnRedis from "./OnRedis.ts"
@@ -118,7 +118,7 @@ describe.skipIf(redisUrl === undefined)("rate limits on Redis", () => {
       Effect.gen(function*() {
         const demands = [of("tenant"), of("user"), of("tokens", { kind: "tokens", amount: 3 })]
         const all = Effect.all(
-          [limits.take(demands), limits.enter([group("tenant", 50), group("user", 50)], 60_000), limits.take(demands)],
+          [limits.take(demands), enter(limits, [group("tenant", 50), group("user", 50)], 60_000), limits.take(demands)],
           { concurrency: "unbounded" }
         )
         yield* all
@@ -185,7 +185,7 @@ describe.skipIf(redisUrl === undefined)("rate limits on Redis", () => {
       yield* Effect.scoped(
         Effect.gen(function*() {
           yield* limits.take([of("a{b}"), of("c", { amount: 0 }), of("d", { windowMs: 60_000, limit: 60 })])
-          yield* limits.enter([group("e", 1)], 20_000)
+          yield* enter(limits, [group("e", 1)], 20_000)
           const keys = yield* OnRedis.keysOf(prefix)
           assert.lengthOf(keys, 5)
           const slots = yield* Effect.forEach(keys, (key) => redis.send("CLUSTER", "KEYSLOT", key)).pipe(
@@ -225,12 +225,12 @@ describe.skipIf(redisUrl === undefined)("rate limits on Redis", () => {
     Effect.gen(function*() {
       const limits = yield* RateLimits
       const dead = yield* Scope.make()
-      yield* Effect.provideService(limits.enter([group("a", 1)], 300), Scope.Scope, dead)
-      yield* Effect.flip(Effect.scoped(limits.enter([group("a", 1)], 60_000)))
-      yield* limits.enter([group("a", 1)], 60_000).pipe(Effect.retry(soon))
+      yield* Effect.provideService(enter(limits, [group("a", 1)], 300), Scope.Scope, dead)
+      yield* Effect.flip(Effect.scoped(enter(limits, [group("a", 1)], 60_000)))
+      yield* enter(limits, [group("a", 1)], 60_000).pipe(Effect.retry(soon))
       // Who comes back after that has no place to leave, and least of all another's.
       yield* Scope.close(dead, Exit.void)
-      yield* Effect.flip(limits.enter([group("a", 1)], 60_000))
+      yield* Effect.flip(enter(limits, [group("a", 1)], 60_000))
     }).pipe(Effect.scoped, Effect.provide(OnRedis.layer())))
 
   it.live("corrections that are on their way are made before the layer closes", () => {
@@ -253,8 +253,8 @@ describe.skipIf(redisUrl === undefined)("rate limits on Redis", () => {
         const start = proxy.sent.length
         assert.strictEqual((yield* limits.take([of("a")]))[0]?.remaining, 98)
         assert.isAtLeast(proxy.sent.length - start, 1)
-        yield* Effect.scoped(limits.enter([group("a", 1)], 60_000))
-        yield* limits.enter([group("a", 1)], 60_000)
+        yield* Effect.scoped(enter(limits, [group("a", 1)], 60_000))
+        yield* enter(limits, [group("a", 1)], 60_000)
         assert.lengthOf(told, 0)
       })))
 
@@ -277,7 +277,7 @@ describe.skipIf(redisUrl === undefined)("rate limits on Redis", () => {
               const [rest] = yield* timed(
                 Effect.forEach(
                   Array.from({ length: 500 }),
-                  () => Effect.andThen(limits.take([of("a")]), Effect.scoped(limits.enter([group("a", 1)], 1000)))
+                  () => Effect.andThen(limits.take([of("a")]), Effect.scoped(enter(limits, [group("a", 1)], 1000)))
                 )
               )
               // One in a second may try, and waits; a thousand that waited would take minutes.
@@ -311,7 +311,7 @@ describe.skipIf(redisUrl === undefined)("rate limits on Redis", () => {
                 Effect.forEach(Array.from({ length: 500 }), (_, i) =>
                   Effect.gen(function*() {
                     const error = yield* Effect.flip(
-                      i % 2 === 0 ? limits.take([of("a")]) : Effect.scoped(limits.enter([group("a", 1)], 1000))
+                      i % 2 === 0 ? limits.take([of("a")]) : Effect.scoped(enter(limits, [group("a", 1)], 1000))
                     )
                     assert.strictEqual(error.code, "store_unavailable")
                     assert.strictEqual(error.status, 503)
@@ -332,14 +332,14 @@ describe.skipIf(redisUrl === undefined)("rate limits on Redis", () => {
   it.live("a Redis that goes silent is waited for once, and what comes too late is undone", () =>
     withFar({ onFailure: "open", commandTimeout: 200 }, ({ direct, limits, proxy, told }) =>
       Effect.gen(function*() {
-        yield* Effect.scoped(limits.enter([group("a", 1)], 60_000))
+        yield* Effect.scoped(enter(limits, [group("a", 1)], 60_000))
         yield* limits.take([of("a", { amount: 40 })])
         proxy.silence()
         const [waited, passed] = yield* timed(
           Effect.all(
             [
               ...Array.from({ length: 12 }, () => limits.take([of("a", { amount: 5 })])),
-              limits.enter([group("a", 1)], 60_000)
+              enter(limits, [group("a", 1)], 60_000)
             ],
             { concurrency: "unbounded" }
           )
@@ -361,7 +361,7 @@ describe.skipIf(redisUrl === undefined)("rate limits on Redis", () => {
           Effect.filterOrFail((left) => left === 60),
           Effect.retry(soon)
         )
-        yield* direct.enter([group("a", 1)], 60_000).pipe(Effect.retry(soon))
+        yield* enter(direct, [group("a", 1)], 60_000).pipe(Effect.retry(soon))
       })))
 
   it.live("a pause of the whole process is not taken for one of Redis", () =>
@@ -381,7 +381,7 @@ describe.skipIf(redisUrl === undefined)("rate limits on Redis", () => {
         yield* limits.take([of("a", { amount: 40 })])
         proxy.silence()
         const fiber = yield* Effect.forkChild(
-          Effect.all([limits.take([of("a")]), Effect.scoped(limits.enter([group("a", 1)], 60_000))], {
+          Effect.all([limits.take([of("a")]), Effect.scoped(enter(limits, [group("a", 1)], 60_000))], {
             concurrency: "unbounded"
           }),
           { startImmediately: true }
@@ -394,21 +394,21 @@ describe.skipIf(redisUrl === undefined)("rate limits on Redis", () => {
           Effect.filterOrFail((left) => left === 60),
           Effect.retry(soon)
         )
-        yield* direct.enter([group("a", 1)], 60_000).pipe(Effect.retry(soon))
+        yield* enter(direct, [group("a", 1)], 60_000).pipe(Effect.retry(soon))
       })))
 
   it.live("places that were left while Redis was gone are free when it is back, long before their lease is over", () =>
     withFar({ onFailure: "open", commandTimeout: 200 }, ({ direct, limits, proxy }) =>
       Effect.gen(function*() {
         const scope = yield* Scope.make()
-        yield* Effect.provideService(limits.enter([group("a", 2), group("b", 1)], 600_000), Scope.Scope, scope)
-        yield* Effect.flip(direct.enter([group("b", 1)], 1000))
+        yield* Effect.provideService(enter(limits, [group("a", 2), group("b", 1)], 600_000), Scope.Scope, scope)
+        yield* Effect.flip(enter(direct, [group("b", 1)], 1000))
         yield* Effect.promise(() => proxy.cut())
         yield* Scope.close(scope, Exit.void)
         yield* limits.take([of("a")])
         yield* Effect.promise(() => proxy.mend())
         yield* limits.take([of("a")]).pipe(Effect.filterOrFail((levels) => levels.length > 0), Effect.retry(soon))
-        yield* direct.enter([group("b", 1)], 60_000).pipe(Effect.retry(soon))
+        yield* enter(direct, [group("b", 1)], 60_000).pipe(Effect.retry(soon))
       })))
 
   it.effect("an outage that begins after a clock has jumped back is noticed like any other, and ends like any other", () =>
