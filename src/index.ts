@@ -8,19 +8,37 @@
  *   Layer.provideMerge(Layer.mergeAll(Registries.layer, OutboundUndici.layer, TypeRegistry.layerEmpty))
  * )
  * ```
+ *
+ * What is not among the Layers beneath `Gateway.layer` does not act: limits need `Tenants` and one of the `RateLimits*`,
+ * budgets one of the `Budgets*`, audit events `Audit.layer` over `AuditSinkRegistry.layer` and its sinks. `GatewayLayer`
+ * puts all of it together from a configuration.
  */
 export * as ConfigFile from "./config/ConfigFile.ts"
 export * as GatewayLayer from "./config/GatewayLayer.ts"
-export { Gateway, type GatewayOptions } from "./gateway/Gateway.ts"
+export * as Stores from "./config/Stores.ts"
+export * as Audit from "./gateway/Audit.ts"
+export { type BudgetOptions, Gateway, type GatewayOptions } from "./gateway/Gateway.ts"
 export * as Registries from "./gateway/Registries.ts"
+export * as BudgetsMemory from "./modules/budgets/BudgetsMemory.ts"
+export * as BudgetsPostgres from "./modules/budgets/BudgetsPostgres.ts"
+export * as BudgetsRedis from "./modules/budgets/BudgetsRedis.ts"
+export * as BudgetsSqlite from "./modules/budgets/BudgetsSqlite.ts"
+export * as BudgetMigrations from "./modules/budgets/Migrations.ts"
 export * as IdentityJwt from "./modules/identity/IdentityJwt.ts"
 export * as IdentityKeys from "./modules/identity/IdentityKeys.ts"
 export * as KeysSql from "./modules/identity/KeysSql.ts"
 export * as ModelRegistryLayer from "./modules/modelRegistry/Registry.ts"
 export * as OutboundUndici from "./modules/outbound/OutboundUndici.ts"
+export * as RateLimitsMemory from "./modules/rateLimits/RateLimitsMemory.ts"
+export * as RateLimitsRedis from "./modules/rateLimits/RateLimitsRedis.ts"
+export * as Sql from "./modules/sql/Sql.ts"
 export * as TypeRegistryFolder from "./modules/typeRegistry/TypeRegistryFolder.ts"
 export * as TypeRegistryHttp from "./modules/typeRegistry/TypeRegistryHttp.ts"
 export * as TypeRegistryMemory from "./modules/typeRegistry/TypeRegistryMemory.ts"
+export * as AuditJsonl from "./plugins/audit/jsonl/AuditJsonl.ts"
+export * as AuditVerify from "./plugins/audit/jsonl/Verify.ts"
+export * as AuditNoop from "./plugins/audit/noop/AuditNoop.ts"
+export * as AuditSql from "./plugins/audit/sql/AuditSql.ts"
 export * as HeaderMetadata from "./plugins/interceptors/headerMetadata/HeaderMetadata.ts"
 export * as Moderation from "./plugins/interceptors/moderation/Moderation.ts"
 export * as NoopInterceptor from "./plugins/interceptors/noop/Noop.ts"
@@ -31,5 +49,8 @@ export * as Anthropic from "./plugins/providers/anthropic/Anthropic.ts"
 export * as Ollama from "./plugins/providers/ollama/Ollama.ts"
 export * as OpenAi from "./plugins/providers/openai/OpenAi.ts"
 export * as Sandbox from "./plugins/providers/sandbox/Sandbox.ts"
+export * as UsageLogLines from "./plugins/usage/log/UsageLogLines.ts"
+export * as UsageNoop from "./plugins/usage/noop/UsageNoop.ts"
+export * as UsageSql from "./plugins/usage/sql/UsageSql.ts"
 export * from "./sdk/index.ts"
 export * as GatewayServer from "./server/GatewayServer.ts"

@@ -40,9 +40,14 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "auth.mode",
     "none, keys, jwt",
     "required",
-    "How callers show who they are. none is for loopback only; in mode jwt stored keys and those below are taken, too."
+    "How callers show who they are. none lets everybody in as an administrator of the tenant default, on loopback only; jwt takes tokens, and keys as well."
   ),
-  on("auth.keys", "list", "[]", "Keys. Secrets are not kept here, only their hashes. More live in the database."),
+  on(
+    "auth.keys",
+    "list",
+    "[]",
+    "Keys, by the hashes of their secrets. More live in the database, made by llm-gateway keys or the admin API."
+  ),
   on("auth.keys[].id", "text", "required", "The key's name in records; each once."),
   on("auth.keys[].sha256", "64 hex digits", "required", "SHA-256 of the key: printf %s \"$KEY\" | sha256sum."),
   on(
@@ -51,30 +56,60 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "required",
     "On whose account requests run. Must be one of tenants, if that section is there."
   ),
-  on("auth.keys[].user", "text", "", "The end user, where the key stands for one."),
+  on(
+    "auth.keys[].user",
+    "text",
+    "",
+    "The end user, where the key stands for one; what requests say of their user does not count then."
+  ),
   on("auth.keys[].models", "list of patterns", "", "The models that this key may use, within what its tenant may use."),
   on("auth.keys[].tags", "list of texts", "[]", "Tags for records."),
   on(
     "auth.keys[].admin",
     "true, false",
     "false",
-    "Whether the key may administrate: /metrics, the details of /health/ready."
+    "Whether the key may administrate: make and revoke keys, see /metrics and the details of /health/ready."
   ),
-  on("auth.keys[].rate_limits", "list", "[]", "Limits; each has exactly one of requests, tokens and concurrent."),
-  on("auth.keys[].rate_limits[].per", "tenant, user, key, model", "required", "What each has a limit of its own."),
+  on(
+    "auth.keys[].rate_limits",
+    "list",
+    "[]",
+    "Limits on top of the tenant's; each has exactly one of requests, tokens and concurrent."
+  ),
+  on(
+    "auth.keys[].rate_limits[].per",
+    "tenant, user, key, model",
+    "required",
+    "What is counted for itself: all of the tenant's requests together, or those of each user, key or model."
+  ),
   on("auth.keys[].rate_limits[].requests", "number", "", "Requests in a window."),
-  on("auth.keys[].rate_limits[].tokens", "number", "", "Tokens in a window, input and output together."),
+  on(
+    "auth.keys[].rate_limits[].tokens",
+    "number",
+    "",
+    "Tokens in a window, prompt and answer together, cached ones included."
+  ),
   on("auth.keys[].rate_limits[].concurrent", "number", "", "Requests at the same time; has no window."),
-  on("auth.keys[].rate_limits[].window", "duration", "", "The window; needed for requests and tokens."),
-  on("auth.keys[].budgets", "list", "[]", "What may be spent."),
+  on(
+    "auth.keys[].rate_limits[].window",
+    "duration",
+    "",
+    "How long the whole limit takes to be there again, at an even rate; needed for requests and tokens."
+  ),
+  on("auth.keys[].budgets", "list", "[]", "What may be spent, on top of the tenant's budgets."),
   on(
     "auth.keys[].budgets[].per",
     "tenant, user, key, tag, model",
     "required",
-    "What each has a budget of its own."
+    "Who has such a budget for itself: the tenant, or each user, key, tag or model."
   ),
-  on("auth.keys[].budgets[].usd", "number", "required", "US dollars in a window."),
-  on("auth.keys[].budgets[].window", "hour, day, week, month, total", "required", "When the budget starts anew."),
+  on("auth.keys[].budgets[].usd", "number", "required", "US dollars in a window, at most 9,000,000."),
+  on(
+    "auth.keys[].budgets[].window",
+    "hour, day, week, month, total",
+    "required",
+    "When the budget starts anew, by the calendar of defaults.time_zone; total never does."
+  ),
   on(
     "auth.keys[].expires",
     "date",
@@ -89,15 +124,15 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("auth.jwt.user_claim", "text", "sub", "The claim that names the user."),
   on("auth.jwt.tags_claim", "text", "", "The claim that lists tags; none are taken without it."),
   on("auth.jwt.admin_claim", "text", "", "The claim that makes an admin where it is true; nobody is one without it."),
-  on("auth.jwt.clock_skew", "duration", "30s", "By how much clocks may differ."),
+  on("auth.jwt.clock_skew", "duration", "30s", "By how much the issuer's clock may differ, for exp and nbf."),
   on("auth.cache", "mapping", "{}", "How long what is known of a stored key is used."),
   on(
     "auth.cache.fresh",
     "duration",
     "10s",
-    "Until it is asked for again; so long a revoked key may work on other replicas."
+    "For so long the database is not asked again; so long a revoked key may work on other replicas."
   ),
-  on("auth.cache.stale", "duration", "10m", "While the database does not answer."),
+  on("auth.cache.stale", "duration", "10m", "For so long it is used while the database does not answer."),
 
   on("tenants", "mapping by name", "{}", "Tenants form a tree; children inherit, and may only restrict."),
   on("tenants.<name>.parent", "a tenant", "", "The tenant that it belongs to."),
@@ -107,22 +142,52 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "",
     "The models that it may use, with * for anything: openai::*, anthropic::claude-*. Left out: all that its parent may use."
   ),
-  on("tenants.<name>.rate_limits", "list", "[]", "Limits; each has exactly one of requests, tokens and concurrent."),
-  on("tenants.<name>.rate_limits[].per", "tenant, user, key, model", "required", "What each has a limit of its own."),
+  on(
+    "tenants.<name>.rate_limits",
+    "list",
+    "[]",
+    "Limits, shared with the tenants below it; each has exactly one of requests, tokens and concurrent."
+  ),
+  on(
+    "tenants.<name>.rate_limits[].per",
+    "tenant, user, key, model",
+    "required",
+    "What is counted for itself: all of the tenant's requests together, or those of each user, key or model."
+  ),
   on("tenants.<name>.rate_limits[].requests", "number", "", "Requests in a window."),
-  on("tenants.<name>.rate_limits[].tokens", "number", "", "Tokens in a window, input and output together."),
+  on(
+    "tenants.<name>.rate_limits[].tokens",
+    "number",
+    "",
+    "Tokens in a window, prompt and answer together, cached ones included."
+  ),
   on("tenants.<name>.rate_limits[].concurrent", "number", "", "Requests at the same time; has no window."),
-  on("tenants.<name>.rate_limits[].window", "duration", "", "The window; needed for requests and tokens."),
-  on("tenants.<name>.budgets", "list", "[]", "What may be spent."),
+  on(
+    "tenants.<name>.rate_limits[].window",
+    "duration",
+    "",
+    "How long the whole limit takes to be there again, at an even rate; needed for requests and tokens."
+  ),
+  on("tenants.<name>.budgets", "list", "[]", "What may be spent, shared with the tenants below it."),
   on(
     "tenants.<name>.budgets[].per",
     "tenant, user, key, tag, model",
     "required",
-    "What each has a budget of its own."
+    "Who has such a budget for itself: the tenant, or each user, key, tag or model."
   ),
-  on("tenants.<name>.budgets[].usd", "number", "required", "US dollars in a window."),
-  on("tenants.<name>.budgets[].window", "hour, day, week, month, total", "required", "When the budget starts anew."),
-  on("tenants.<name>.interceptors", "list of names", "[]", "Interceptors that its requests go through."),
+  on("tenants.<name>.budgets[].usd", "number", "required", "US dollars in a window, at most 9,000,000."),
+  on(
+    "tenants.<name>.budgets[].window",
+    "hour, day, week, month, total",
+    "required",
+    "When the budget starts anew, by the calendar of defaults.time_zone; total never does."
+  ),
+  on(
+    "tenants.<name>.interceptors",
+    "list of names",
+    "[]",
+    "Interceptors that its requests, and those of the tenants below it, go through."
+  ),
 
   on(
     "providers",
@@ -293,18 +358,23 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "defaults.unknown_price",
     "deny_if_budgeted, free, { flat_usd }",
     "deny_if_budgeted",
-    "What a request to a model without a known price costs a budget."
+    "What a request to a model without a known price costs: it is refused where a budget would have to pay, or it is free, or it costs so much."
   ),
   on("defaults.unknown_price.flat_usd", "number", "required", "USD a request."),
-  on("defaults.time_zone", "IANA time zone", "UTC", "By whose calendar budgets start anew."),
+  on("defaults.time_zone", "IANA time zone", "UTC", "By whose calendar the windows of budgets begin."),
   on(
     "defaults.budget_warnings",
     "list of percents",
     "[80, 95]",
-    "Shares of a budget at which the audit trail is told."
+    "Shares of a budget, in percent; when so much is spent, the audit trail gets a warning."
   ),
 
-  on("interceptors", "mapping by name", "{}", "Interceptors, to be named by tenants."),
+  on(
+    "interceptors",
+    "mapping by name",
+    "{}",
+    "Interceptors, to be named by tenants; where no tenants are configured, all requests go through all of them."
+  ),
   on(
     "interceptors.<name>.type",
     "noop, pii, moderation, webhook, prompt-guard, header-metadata",
@@ -381,7 +451,7 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "required",
     "header-metadata: the tag's key by the header that its value is taken from; at most 16."
   ),
-  off(
+  on(
     "interceptors.<name>.forward",
     "true, false",
     "false",
@@ -389,24 +459,44 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   ),
 
   on("usage", "mapping", "{}", "Usage records."),
-  on("usage.sinks", "list", "[{ type: sql }]", "Where they go."),
-  on("usage.sinks[].type", "noop, log, sql", "required", "The kind of sink."),
-  on("usage.durability", "batched, strict", "batched", "strict: an answer ends only after its record is committed."),
+  on(
+    "usage.sinks",
+    "list",
+    "[{ type: sql }]",
+    "Where they go; sql keeps them in storage.sql, for GET /llm-gateway/v1/usage."
+  ),
+  on("usage.sinks[].type", "noop, log, sql", "required", "Nowhere; JSON lines on standard output; the database."),
+  on(
+    "usage.durability",
+    "batched, strict",
+    "batched",
+    "strict: an answer ends only after its record is committed by the sink sql."
+  ),
 
   on("audit", "mapping", "{}", "Audit events."),
   on("audit.sinks", "list", "[]", "Where they go."),
-  on("audit.sinks[].type", "noop, jsonl, sql", "required", "The kind of sink."),
-  on("audit.sinks[].path", "path", "required", "jsonl: the file."),
+  on("audit.sinks[].type", "noop, jsonl, sql", "required", "Nowhere; a file whose lines are chained; the database."),
+  on("audit.sinks[].path", "path", "required", "jsonl: the file; each process needs one of its own."),
 
   on("storage", "mapping", "{}", "What survives a restart, and what replicas share."),
-  on("storage.sql", "sqlite:PATH or postgres://...", "sqlite:./data/gateway.db", "The database."),
+  on(
+    "storage.sql",
+    "sqlite:PATH or postgres://...",
+    "sqlite:./data/gateway.db",
+    "The database: of keys, usage records, audit events, and of budgets where there is no Redis."
+  ),
   on(
     "storage.redis",
     "redis://... or rediss://...",
     "",
-    "Limits and budgets that replicas share; an empty text means none."
+    "Rate limits and budgets that replicas share; an empty text means none: limits are in memory then, and budgets in storage.sql."
   ),
-  on("storage.redis_prefix", "text", "llm-gateway:", "What the gateway's keys in Redis begin with."),
+  on(
+    "storage.redis_prefix",
+    "text",
+    "llm-gateway:",
+    "What the gateway's keys in Redis begin with; gateways with the same share their limits and budgets."
+  ),
   on(
     "storage.redis_failure",
     "open, closed",

@@ -1,7 +1,7 @@
 /** What has to be said, or refused, before a configured gateway starts to listen. */
 import type { GatewayConfig } from "./GatewayConfig.ts"
 
-/** A part of the configuration that is understood but does not act in this version. */
+/** A part of the configuration that is understood but does not act: not in this version, or not beside what else is there. */
 export interface InactiveSection {
   /** Its path in the file's spelling. */
   readonly section: string
@@ -13,23 +13,62 @@ export interface InactiveSection {
 const later = (what: string): string => `${what} not active yet in this version`
 
 /** Sections with defaults: only those that the file writes out are worth a notice. */
-const writtenOut: ReadonlyArray<readonly [string, string]> = [
+const notYet: ReadonlyArray<readonly [string, string]> = [
   ["storage.files", later("files are")],
   ["storage.fetch", later("fetched media are")],
   ["observability.otlp", later("traces are")],
   ["observability.log_level", later("log levels are")]
 ]
 
-/** The parts of a configuration that do not act yet, sorted by line; each makes one line of the start-up notice. */
+/** The tenant on whose account everybody's requests run where nobody is asked for a key. */
+const everybody = "default"
+
+/** What another part of the configuration keeps from acting. */
+const overruled = (config: GatewayConfig): ReadonlyArray<readonly [string, string]> => {
+  const { audit, auth, interceptors, storage, tenants, usage } = config
+  const found: Array<readonly [string, string]> = []
+  if (auth.mode === "none") {
+    const nobody = "auth.mode is none, so that nobody is asked who is calling"
+    found.push(["auth.keys", nobody], ["auth.jwt", nobody], ["auth.cache", nobody])
+    if (tenants[everybody] === undefined) {
+      found.push([
+        "tenants",
+        `auth.mode is none, so that all requests run as the tenant "${everybody}", which is none of these`
+      ])
+    }
+  }
+  if (auth.mode === "keys") found.push(["auth.jwt", "auth.mode is keys, so that no tokens are taken"])
+  if (Object.keys(tenants).length > 0) {
+    const named = new Set(Object.values(tenants).flatMap((tenant) => tenant.interceptors))
+    for (const name of Object.keys(interceptors)) {
+      if (!named.has(name)) {
+        found.push([`interceptors.${name}`, "no tenant names it under interceptors, so that it sees no request"])
+      }
+    }
+  }
+  if (storage.redis === undefined) {
+    const noRedis = "there is no storage.redis"
+    found.push(["storage.redis_failure", noRedis], ["storage.redis_prefix", noRedis])
+  }
+  if (usage.durability === "strict" && !usage.sinks.some(({ type }) => type === "sql")) {
+    found.push([
+      "usage.durability",
+      "no sink of usage.sinks keeps records, so that there is nothing that strict could wait for"
+    ])
+  }
+  if (audit.sinks.every(({ type }) => type === "noop")) {
+    found.push(["defaults.budget_warnings", "warnings are audit events, and audit.sinks has no sink for them"])
+  }
+  return found
+}
+
+/** The parts that the file writes out and that do not act, sorted by line; each makes one line of the start-up notice. */
 export const inactiveSections = (config: GatewayConfig): ReadonlyArray<InactiveSection> => {
   const lines = config.source?.lines
-  const found: Array<InactiveSection> = []
-  const add = (section: string, reason: string): void => {
+  return [...notYet, ...overruled(config)].flatMap(([section, reason]) => {
     const line = lines?.get(section)
-    found.push({ section, reason, ...(line === undefined ? {} : { line }) })
-  }
-  for (const [section, reason] of writtenOut) if (lines?.has(section) === true) add(section, reason)
-  return found.sort((a, b) => (a.line ?? 0) - (b.line ?? 0))
+    return line === undefined ? [] : [{ section, reason, line }]
+  }).sort((a, b) => a.line - b.line)
 }
 
 const octet = "(?:25[0-5]|2[0-4]\\d|1?\\d?\\d)"

@@ -10,7 +10,7 @@ const config = (text: string) => Result.getOrThrow(parse(text, "g.yaml", {}))
 describe("inactiveSections", () => {
   it("zero configuration and an active file have none", () => {
     assert.deepStrictEqual(inactiveSections(fromEnvironment({}, { ollama: false })), [])
-    const active = "server: { port: 1 }\nauth: { mode: none }\ntenants: { a: { models: [\"*\"] } }\n" +
+    const active = "server: { port: 1 }\nauth: { mode: none }\ntenants: { default: { models: [\"*\"] } }\n" +
       "providers: { s: { type: sandbox } }\nmodels: [{ id: s::m }]\nroutes: { r: { models: [s::m] } }\n" +
       "defaults: { timeouts: { idle: 1s }, attempts: 2, retry: { base: 1s } }\ntype_registry: { folder: x }"
     assert.deepStrictEqual(inactiveSections(config(active)), [])
@@ -31,6 +31,37 @@ describe("inactiveSections", () => {
       "6 observability.log_level"
     ])
     for (const { reason } of inactiveSections(config(text))) assert.include(reason, "not active yet")
+  })
+
+  it("governance that acts is told of nowhere", () => {
+    const text = `
+auth: { mode: jwt, keys: [], cache: { fresh: 1s }, jwt: { jwks_url: https://x, issuer: i, audience: a } }
+tenants: { a: { interceptors: [guard], budgets: [{ per: user, usd: 1, window: day }] } }
+interceptors: { guard: { type: prompt-guard, max_chars: 1 } }
+defaults: { budget_warnings: [50], time_zone: Europe/Berlin, unknown_price: free }
+usage: { sinks: [{ type: log }, { type: sql }], durability: strict }
+audit: { sinks: [{ type: jsonl, path: a.jsonl }] }
+storage: { redis: redis://127.0.0.1, redis_prefix: "x:", redis_failure: open }
+providers: { sandbox: { type: sandbox } }`
+    assert.deepStrictEqual(inactiveSections(config(text)), [])
+  })
+
+  it.each([
+    ["auth: { mode: none, cache: { fresh: 1s } }", "auth.cache"],
+    ["auth:\n  mode: keys\n  jwt: { jwks_url: https://x, issuer: i, audience: a }", "auth.jwt"],
+    ["tenants: { acme: {} }", "tenants"],
+    ["auth: { mode: keys }\ntenants: { a: {} }\ninterceptors: { p: { type: pii } }", "interceptors.p"],
+    ["storage: { redis_failure: open }", "storage.redis_failure"],
+    ["usage: { sinks: [{ type: log }], durability: strict }", "usage.durability"],
+    ["defaults: { budget_warnings: [50] }", "defaults.budget_warnings"]
+  ])("says what the rest of the file keeps from acting: %s", (text, section) => {
+    const told = inactiveSections(config(text))
+    assert.deepStrictEqual(told.map((notice) => notice.section), [section])
+    assert.notInclude(told[0]?.reason ?? "", "in this version")
+  })
+
+  it("interceptors act on everybody where there are no tenants", () => {
+    assert.deepStrictEqual(inactiveSections(config("interceptors: { p: { type: pii } }")), [])
   })
 })
 

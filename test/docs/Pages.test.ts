@@ -1,4 +1,4 @@
-/** README.md and docs/API.md show only what works: their examples are run against a gateway started with `npm start`. */
+/** README.md, docs/API.md and docs/GOVERNANCE.md show only what works: their examples are run against a gateway started with `npm start`. */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Result } from "effect"
 import { existsSync, readFileSync } from "node:fs"
@@ -8,7 +8,7 @@ import { type Checkout, missingLines, openCheckout, readPage, root, settled } fr
 
 const jsonOf = (text: string): unknown => JSON.parse(settled(text))
 
-describe.each(["README.md", "docs/API.md"])("%s", (file) => {
+describe.each(["README.md", "docs/API.md", "docs/GOVERNANCE.md"])("%s", (file) => {
   const page = readPage(file)
   let checkout: Checkout
   beforeAll(async () => {
@@ -61,9 +61,11 @@ const prose = [
   "docs/API.md",
   "docs/ARCHITECTURE.md",
   "docs/CONFIGURATION.md",
+  "docs/GOVERNANCE.md",
   "docs/INTERCEPTORS.md",
   "docs/OPERATIONS.md",
   "docs/PROVIDERS.md",
+  "docs/RESILIENCE.md",
   "src/plugins/providers/README.md"
 ]
 

@@ -27,6 +27,27 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "403 request_blocked: the request was blocked by polite: say please",
     "Please write to jane@example.com (made by a model)",
     "Please write to jane@example.com (made by a model)"
+  ],
+  "06-governed-gateway.ts": [
+    "usage: acme/ann sandbox::echo completed 6000 nano-USD",
+    "Hello, gateway!",
+    "usage: acme/ann sandbox::echo failed 0 nano-USD",
+    "budget_exceeded: the day budget of user ann (tenant acme) cannot pay for this request",
+    "usage: acme/ann sandbox::echo completed 6000 nano-USD",
+    "Hello, gateway!",
+    "usage: acme/ann sandbox::echo failed 0 nano-USD",
+    "rate_limited: 3 requests per user of tenant acme",
+    "day budget of user ann (tenant acme): 12000 nano-USD spent, 0 reserved",
+    "audit: request_started",
+    "audit: request_completed",
+    "audit: request_started",
+    "audit: limit_hit budget_exceeded",
+    "audit: request_failed budget_exceeded",
+    "audit: request_started",
+    "audit: request_completed",
+    "audit: request_started",
+    "audit: limit_hit rate_limited",
+    "audit: request_failed rate_limited"
   ]
 }
 

@@ -1,6 +1,6 @@
 /**
- * Writes into the pages what can be worked out: the outputs of README.md's and docs/API.md's examples, the files that they
- * show, the tables of docs/CONFIGURATION.md, the JSON Schema, and all of docs/PROVIDERS.md. Run it after a change that the tests of this folder complain about, and read the difference.
+ * Writes into the pages what can be worked out: the outputs of the examples in README.md, docs/API.md and
+ * docs/GOVERNANCE.md, the files that they show, the tables of docs/CONFIGURATION.md, the JSON Schema, and all of docs/PROVIDERS.md. Run it after a change that the tests of this folder complain about, and read the difference.
  */
 import { Effect } from "effect"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
@@ -31,7 +31,7 @@ const spaced = (value: unknown): string => {
   return members.length === 0 ? "{}" : `{ ${members.join(", ")} }`
 }
 
-for (const file of ["README.md", "docs/API.md"]) {
+for (const file of ["README.md", "docs/API.md", "docs/GOVERNANCE.md"]) {
   const page = readPage(file)
   const checkout = await openCheckout(page)
   try {
@@ -42,8 +42,9 @@ for (const file of ["README.md", "docs/API.md"]) {
     }
     for (const example of page.examples) {
       const { output } = example
-      if (output?.marker !== "output") continue
+      // All of them are run, since later ones may build on what earlier ones did.
       const text = (await checkout.run(example)).replaceAll("\r", "").trim()
+      if (output?.marker !== "output") continue
       written.push({ block: output, text: output.language === "json" ? pretty(JSON.parse(text)) : text })
     }
     const lines = readFileSync(path.join(root, file), "utf8").split("\n")

@@ -175,7 +175,8 @@ const broken = (file: string) =>
 
 /** The file itself, wherever links lead, so that all ways to it meet the same lock. */
 const locate = async (given: string): Promise<string> => {
-  await mkdir(path.dirname(given), { recursive: true })
+  // The database may come to stand in the same folder, and nobody else needs to read either.
+  await mkdir(path.dirname(given), { recursive: true, mode: 0o700 })
   const file = path.join(await realpath(path.dirname(given)), path.basename(given))
   const found = await stat(file).catch((cause: unknown) => {
     if (isMissing(cause)) return undefined

@@ -1,0 +1,40 @@
+/** The names that an embedding app may build on: one that goes, or comes without being meant to, is seen here. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Surface from "../src/index.ts"
+import * as Sdk from "../src/sdk/index.ts"
+
+const names = (text: string): ReadonlyArray<string> => text.trim().split(/\s+/)
+
+/** Plugins, modules and what puts them together. */
+const own = names(`
+  Anthropic Audit AuditJsonl AuditNoop AuditSql AuditVerify BudgetMigrations BudgetsMemory
+  BudgetsPostgres BudgetsRedis BudgetsSqlite ConfigFile Gateway GatewayLayer GatewayServer
+  HeaderMetadata IdentityJwt IdentityKeys KeysSql ModelRegistryLayer Moderation NoopInterceptor Ollama
+  OpenAi OutboundUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries Sandbox Sql Stores
+  TypeRegistryFolder TypeRegistryHttp TypeRegistryMemory UsageLogLines UsageNoop UsageSql Webhook
+`)
+
+/** Of `llm-gateway/sdk`: what plugins and callers share. */
+const shared = names(`
+  AuditSink AuditSinkRegistry AuditTrail Breakers BudgetExceeded BudgetInfo BudgetList Budgets
+  CandidateInfo CapabilityNotSupported Chat ChatEvent ChatStream Content CurrentCaller CurrentRequest
+  Explanation FileNotFound Forbidden GatewayApi GatewayError GatewayErrorReason Gts HealthInfo
+  Identity Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue JobExpired JobNotFound
+  KeyJson Keys MethodNotAllowed Model ModelDeprecated ModelList ModelNotApproved ModelNotFound
+  ModelRegistry NotFound Outbound Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
+  ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited
+  RateLimits RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound
+  StoreUnavailable Tenants TimeoutPhase Tool TypeRegistry Unauthorized Usage UsageGroup UsageLog
+  UsageReport UsageReportRow UsageSink UsageSinkRegistry ValidationError Windows credentialsExhausted
+  fail invalid isTimeZone timeoutOf windowAt
+`)
+
+describe("the public surface", () => {
+  it("src/sdk/index.ts has these names", () => {
+    assert.deepStrictEqual(Object.keys(Sdk).toSorted(), shared.toSorted())
+  })
+
+  it("src/index.ts has these, and all of the sdk's", () => {
+    assert.deepStrictEqual(Object.keys(Surface).toSorted(), [...own, ...shared].toSorted())
+  })
+})
