@@ -37,7 +37,10 @@ export const accountResponse = (exchange: Exchange, request: ChatRequest, respon
     exchange,
     response.usage ?? {
       inputTokens: estimateInput(request),
-      outputTokens: estimateContent(response.content),
+      outputTokens: (response.alternatives ?? []).reduce(
+        (sum, { content }) => sum + estimateContent(content),
+        estimateContent(response.content)
+      ),
       estimated: true
     }
   )

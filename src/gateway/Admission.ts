@@ -19,8 +19,8 @@ import type { Exchange } from "./Exchange.ts"
 import * as Limits from "./Limits.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import type { Hold } from "./Taken.ts"
-import { estimateInput } from "./TokenEstimate.ts"
-import { longestAnswer, worstCase } from "./WorstCase.ts"
+import { estimateInput, mostInput } from "./TokenEstimate.ts"
+import { longestAnswer, type Prompt, worstCase } from "./WorstCase.ts"
 
 /** What a request to a model without a known price counts as against budgets. */
 export type UnknownPrice =
@@ -55,7 +55,7 @@ export interface Admission {
   ) => Effect.Effect<void, GatewayError>
   /**
    * Takes what the request may need at most, and the request itself where that has not been done. Gives the plan without
-   * the candidates that no budget may pay for. Fails with `rate_limited`, `budget_exceeded` and `store_unavailable`.
+   * the candidates that no budget may pay for. The request's tools have their schemas. Fails with `rate_limited`, `budget_exceeded` and `store_unavailable`.
    */
   readonly admit: (
     exchange: Exchange,
@@ -85,6 +85,9 @@ const graceMs = 60_000
 const usualAnswer = 1_000
 /** Warnings that are remembered; beyond that some may come twice. */
 const maxWarned = 10_000
+
+/** Nano-USD as the stores take them: one figure that is none would keep back all that is settled with it, for good. */
+const addMoney = (one: number, other: number): number => Math.min(Number.MAX_SAFE_INTEGER, one + other)
 
 /** The plan without the models whose price nobody knows. */
 const pricedOnly = (plan: Plan): Plan | undefined => {
@@ -187,7 +190,7 @@ export const make = (options: AdmissionOptions): Admission => {
     declared: ReadonlyArray<Limits.Owner>,
     plan: Plan,
     request: ChatRequest,
-    inputTokens: number,
+    prompt: Prompt,
     now: number
   ): ReadonlyArray<Effect.Effect<void, GatewayError>> => {
     const flat = typeof unknownPrice === "object" ? unknownPrice.flatNanoUsd * plan.attempts : 0
@@ -202,7 +205,7 @@ export const make = (options: AdmissionOptions): Admission => {
       holds.push({
         id,
         accounts,
-        amountNanoUsd: worstCase(request, plan, candidates, inputTokens) + flat,
+        amountNanoUsd: addMoney(worstCase(request, plan, candidates, prompt), flat),
         ...(model === undefined ? {} : { model })
       })
     }
@@ -282,7 +285,8 @@ export const make = (options: AdmissionOptions): Admission => {
     }
     if (budgeted) {
       const now = (yield* Clock.Clock).currentTimeMillisUnsafe()
-      asked.push(...reserve(budgets, exchange, declared, plan, request, inputTokens, now))
+      const prompt = { estimated: inputTokens, most: mostInput(request) }
+      asked.push(...reserve(budgets, exchange, declared, plan, request, prompt, now))
     }
     const [only] = asked
     if (only === undefined) return plan
@@ -305,7 +309,7 @@ export const make = (options: AdmissionOptions): Admission => {
       id,
       accounts,
       actualNanoUsd: costs.reduce(
-        (sum, cost) => model === undefined || cost.model === model ? sum + cost.costNanoUsd : sum,
+        (sum, cost) => model === undefined || cost.model === model ? addMoney(sum, cost.costNanoUsd) : sum,
         0
       )
     }))

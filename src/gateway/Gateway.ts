@@ -221,7 +221,12 @@ const make = Effect.fnUntraced(function*(
         ? noTools
         : yield* Effect.provideService(resolveTools(request.tools), TypeRegistry, types)
       yield* ledger.open
-      const plan = yield* admission.admit(exchange, owners, planned, request)
+      const plan = yield* admission.admit(
+        exchange,
+        owners,
+        planned,
+        request.tools === undefined ? request : withTools(request, resolved)
+      )
       exchange.skipped = plan.skipped
       const called = withTools(toProviderNames(request, resolved.nameToId), resolved)
       return {

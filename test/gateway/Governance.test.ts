@@ -4,6 +4,9 @@ import { Effect, Exit, Fiber, Layer, Random, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Audit from "../../src/gateway/Audit.ts"
 import { Gateway } from "../../src/gateway/Gateway.ts"
+import type { ModelOverride } from "../../src/modules/modelRegistry/Registry.ts"
+import { layerMemory } from "../../src/modules/typeRegistry/TypeRegistryMemory.ts"
+import { type Part, text } from "../../src/sdk/Content.ts"
 import * as BudgetsMemory from "../../src/modules/budgets/BudgetsMemory.ts"
 import * as RateLimitsMemory from "../../src/modules/rateLimits/RateLimitsMemory.ts"
 import { type AuditEvent, AuditSinkRegistry, layer as auditSink } from "../../src/sdk/AuditSink.ts"
@@ -173,7 +176,7 @@ describe("rate limits", () => {
 
 describe("budgets", () => {
   const budget = (usd: number, per: "tenant" | "user" | "tag" | "model" | "key" = "tenant") =>
-    ({ per, limitNanoUsd: usd * nano, window: "day" }) as const
+    ({ per, limitNanoUsd: Math.round(usd * nano), window: "day" }) as const
 
   it.effect("are never passed by 1,000 requests at the same time that end in every way, and account for each", () => {
     const unruly = plain({
@@ -246,6 +249,155 @@ describe("budgets", () => {
       assert.strictEqual(calls, 0)
       yield* told
       assert.deepStrictEqual(events.map(({ type }) => type), ["request_started", "limit_hit", "request_failed"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  // Prompt and answer as providers count them, beyond what a rule of thumb makes of them. 0.001 USD a token.
+  const flat = { inputMtok: 1000, outputMtok: 1000 }
+  const asks = (...content: ReadonlyArray<Part>): ChatRequest => ({
+    model: "plain::m",
+    messages: [{ role: "user", content }],
+    maxOutputTokens: 1
+  })
+  const longSchema = { type: "object", properties: { field: { enum: Array.from({ length: 200 }, (_, i) => `e${i}`) } } }
+  const dear: ReadonlyArray<{
+    readonly name: string
+    readonly asked: ChatRequest
+    readonly model?: Partial<ModelOverride>
+    /** USD. */
+    readonly costs: number
+  }> = [
+    // cl100k and o200k make one token of most of these signs.
+    { name: "text of which each sign is a token", asked: asks(text("!1?2~3^4".repeat(500))), costs: 4 },
+    // Three bytes, for none of which the vocabularies have a longer token.
+    {
+      name: "text in a script of which each byte is a token",
+      asked: asks(text("\u{16a0}\u{16a2}".repeat(500))),
+      costs: 3
+    },
+    {
+      name: "a block of one wire",
+      asked: asks({ type: "opaque", wire: "plain", value: { text: "word ".repeat(1000) } }),
+      costs: 1
+    },
+    {
+      name: "fields of one wire",
+      asked: { ...asks(text("Hello?")), extensions: { plain: { prefix: "word ".repeat(1000) } } },
+      costs: 1
+    },
+    // 60 s of 16 kbit/s, at 32 tokens a second.
+    {
+      name: "sound",
+      asked: asks({ type: "audio", source: { type: "base64", mediaType: "audio/mpeg", data: "AAAA".repeat(40_000) } }),
+      costs: 1.92
+    },
+    // 60 pages of text at 10 KB and 600 tokens.
+    {
+      name: "a document",
+      asked: asks({
+        type: "document",
+        source: { type: "base64", mediaType: "application/pdf", data: "AAAA".repeat(200_000) }
+      }),
+      costs: 36
+    },
+    {
+      name: "an image of 4,784 tokens",
+      asked: asks({ type: "image", source: { type: "url", url: "https://acme.example/a.png" } }),
+      costs: 4.784
+    },
+    {
+      name: "the schema of the answer",
+      asked: {
+        ...asks(text("Hello?")),
+        responseSchema: { type: "json_schema", schema: longSchema }
+      },
+      costs: 0.4
+    },
+    {
+      name: "the schema of a tool that is a reference",
+      asked: { ...asks(text("Hello?")), tools: [{ type: "reference", schemaId: "gts.x.acme.tools.long.v1~" }] },
+      costs: 0.4
+    },
+    {
+      name: "an answer that is dearer behind a long prompt",
+      asked: { ...asks(text("word ".repeat(1000))), maxOutputTokens: 1000 },
+      model: { prices: { inputMtok: 1, outputMtok: { base: 1000, tiers: [{ start: 500, price: 2000 }] } } },
+      costs: 2
+    },
+    {
+      name: "an answer that is an image",
+      asked: { ...asks(text("Draw!")), maxOutputTokens: 1000 },
+      model: { prices: { ...flat, outputImageMtok: 30_000 } },
+      costs: 30
+    },
+    {
+      name: "an answer longer than one expects of a model of which nothing is known",
+      asked: { ...asks(text("Hello?")), maxOutputTokens: 100_000 },
+      costs: 100
+    },
+    {
+      name: "several answers",
+      asked: { ...asks(text("Hello?")), maxOutputTokens: 100, n: 50 },
+      costs: 5
+    }
+  ]
+  for (const { asked, costs, model, name } of dear) {
+    it.effect(`set aside what can be consumed at most: ${name}`, () => {
+      let calls = 0
+      const counting = plain({
+        chat: () => {
+          calls++
+          return Effect.succeed(answers("{\"field\":\"e1\"}"))
+        }
+      })
+      const types = Layer.orDie(layerMemory([{ $id: "gts://gts.x.acme.tools.long.v1~", ...longSchema }]))
+      const outcome = (usd: number) => {
+        const { layer } = governed({
+          providers: [counting],
+          types,
+          models: [{ id: "plain::m", prices: flat, ...model }],
+          policies: [policy("acme", { budgets: [budget(usd)] })]
+        })
+        return Effect.map(Effect.exit(chat(asked)), codeOf).pipe(as(acme), Effect.provide(layer))
+      }
+      return Effect.gen(function*() {
+        assert.strictEqual(yield* outcome(costs - 1e-9), "budget_exceeded")
+        assert.strictEqual(calls, 0)
+        assert.strictEqual(yield* outcome(costs * 30), "ok")
+      })
+    })
+  }
+
+  it.effect("set no more aside for a prompt than the model's window holds", () => {
+    const { layer } = governed({
+      models: [{ id: "plain::m", contextWindow: 2000, prices: flat }],
+      policies: [policy("acme", { budgets: [budget(3)] })]
+    })
+    const pdf = {
+      type: "document",
+      source: { type: "base64", mediaType: "application/pdf", data: "AAAA".repeat(10_000) }
+    } as const
+    return Effect.gen(function*() {
+      assert.strictEqual(codeOf(yield* Effect.exit(chat(asks(pdf))).pipe(as(acme))), "ok")
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("pay for all answers where the provider tells no figures", () => {
+    const text40 = "four words of text. ".repeat(2)
+    const silent = plain({
+      chat: () =>
+        Effect.succeed({
+          id: "answer-1",
+          model: "m",
+          content: [text(text40)],
+          finishReason: "stop" as const,
+          alternatives: [{ content: [text(text40)], finishReason: "stop" as const }]
+        })
+    })
+    const { layer, records } = governed({ providers: [silent], policies: [] })
+    return Effect.gen(function*() {
+      yield* chat({ ...request, n: 2 }).pipe(as(acme))
+      assert.strictEqual(records[0]?.usage.outputTokens, 20)
     }).pipe(Effect.provide(layer))
   })
 
