@@ -309,12 +309,13 @@ const make = Effect.fnUntraced(function*(
       untilPassed(active, interceptStream(active, whole, request, context)),
       () => Effect.sync(() => account.settle(request))
     )
-    return passed.pipe(
-      finishing((exit) => {
-        account.settle(request)
-        return finish(exchange, asked, exit)
-      })
-    )
+    const finishOnce = once((exit) => {
+      account.settle(request)
+      return finish(exchange, asked, exit)
+    })
+    // A server whose caller has gone by now never reads the stream; the request has to be accounted for all the same.
+    yield* Effect.addFinalizer(() => Effect.ignore(finishOnce(Exit.interrupt())))
+    return finishing(finishOnce, passed)
   })
 
   /** Writes down what a request was, on every exit. Fails where the answer may not go out without its record. */
@@ -386,33 +387,39 @@ const interceptorOf = (exit: Exit.Exit<unknown, GatewayError>): string | undefin
   return reason?._tag === "RequestBlocked" || reason?._tag === "ResponseBlocked" ? reason.interceptor : undefined
 }
 
+type Finish = (exit: Exit.Exit<void, GatewayError>) => Effect.Effect<void, GatewayError>
+
+/** Runs `finish` the first time that it is asked to, and not again. */
+const once = (finish: Finish): Finish => {
+  let isOver = false
+  return (exit) =>
+    Effect.suspend(() => {
+      if (isOver) return Effect.void
+      isOver = true
+      return Effect.uninterruptible(finish(exit))
+    })
+}
+
 /**
- * Runs `finish` once for a stream: with its end or its failure before the reader is told of it, so that the reader may rely
- * on what was written down; or when the reader leaves.
+ * Runs `finish` with a stream's end or its failure before the reader is told of it, so that the reader may rely on what was
+ * written down; or when the reader leaves.
  */
-const finishing = (finish: (exit: Exit.Exit<void, GatewayError>) => Effect.Effect<void, GatewayError>) =>
-(
+const finishing = (
+  finish: Finish,
   chunks: Stream.Stream<ChatChunk, GatewayError>
 ): Stream.Stream<ChatChunk, GatewayError> =>
   Stream.transformPull(chunks, (pull, scope) => {
-    let isOver = false
-    const once = (exit: Exit.Exit<void, GatewayError>): Effect.Effect<void, GatewayError> =>
-      Effect.suspend(() => {
-        if (isOver) return Effect.void
-        isOver = true
-        return Effect.uninterruptible(finish(exit))
-      })
     const watched: ChunkPull<GatewayError> = Effect.catch(
       pull,
       (error) =>
         Cause.isDone(error)
-          ? Effect.andThen(once(Exit.void), Cause.done())
-          : Effect.andThen(once(Exit.fail(error)), Effect.fail(error))
+          ? Effect.andThen(finish(Exit.void), Cause.done())
+          : Effect.andThen(finish(Exit.fail(error)), Effect.fail(error))
     )
     return Effect.as(
       Scope.addFinalizerExit(
         scope,
-        (exit) => Effect.ignore(once(Exit.isSuccess(exit) ? Exit.void : Exit.interrupt()))
+        (exit) => Effect.ignore(finish(Exit.isSuccess(exit) ? Exit.void : Exit.interrupt()))
       ),
       watched
     )

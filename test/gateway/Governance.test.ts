@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Random, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Audit from "../../src/gateway/Audit.ts"
+import { start } from "../../src/gateway/Exchange.ts"
 import { Gateway } from "../../src/gateway/Gateway.ts"
 import type { ModelOverride } from "../../src/modules/modelRegistry/Registry.ts"
 import { layerMemory } from "../../src/modules/typeRegistry/TypeRegistryMemory.ts"
@@ -530,6 +531,31 @@ describe("records of calls that did not serve", () => {
         ]
       )
       assert.strictEqual(new Set(records.map(({ id }) => id)).size, 4)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("a stream that nobody begins to read is accounted for like one that was left", () => {
+    const { layer, records } = governed({
+      providers: [plain({ streamChat: () => Stream.concat(Stream.make(says("Hello")), Stream.never) })],
+      policies: [policy("acme", {
+        budgets: [{ per: "tenant", limitNanoUsd: nano, window: "day" }],
+        rateLimits: [{ kind: "concurrent", per: "tenant", limit: 1 }]
+      })]
+    })
+    return Effect.gen(function*() {
+      const gateway = yield* Gateway
+      const open = Effect.flatMap(
+        start("plain::m", true),
+        (exchange) => gateway.openChat({ ...request, maxOutputTokens: 5, stream: true }, exchange)
+      )
+      for (const _ of [1, 2]) assert.strictEqual(codeOf(yield* Effect.exit(Effect.scoped(open)).pipe(as(acme))), "ok")
+      const [balance] = yield* balances.pipe(as(acme))
+      assert.strictEqual(balance?.reservedNanoUsd, 0)
+      assert.deepStrictEqual(
+        records.map(({ estimatedBecause, outcome }) => ({ estimatedBecause, outcome })),
+        Array(2).fill({ estimatedBecause: "client_disconnect", outcome: "cancelled" })
+      )
+      assert.isAbove(balance?.spentNanoUsd ?? 0, 0)
     }).pipe(Effect.provide(layer))
   })
 
