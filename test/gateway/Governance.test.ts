@@ -12,7 +12,7 @@ import * as BudgetsMemory from "../../src/modules/budgets/BudgetsMemory.ts"
 import * as RateLimitsMemory from "../../src/modules/rateLimits/RateLimitsMemory.ts"
 import { type AuditEvent, AuditSinkRegistry, layer as auditSink } from "../../src/sdk/AuditSink.ts"
 import { type Caller, CurrentCaller, CurrentRequest, type RequestOptions } from "../../src/sdk/Caller.ts"
-import type { ChatRequest } from "../../src/sdk/Chat.ts"
+import type { ChatChunk, ChatRequest } from "../../src/sdk/Chat.ts"
 import type { GatewayError } from "../../src/sdk/GatewayError.ts"
 import { block, type Interceptor } from "../../src/sdk/Interceptor.ts"
 import type { Provider } from "../../src/sdk/Provider.ts"
@@ -531,6 +531,29 @@ describe("records of calls that did not serve", () => {
         ]
       )
       assert.strictEqual(new Set(records.map(({ id }) => id)).size, 4)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("a stream that is left is paid for by what came of it, whatever figures came with its first chunk", () => {
+    const early: ChatChunk = { ...says("Well"), usage: { inputTokens: 10, outputTokens: 1 } }
+    const { layer, records } = governed({
+      providers: [plain({
+        streamChat: () => Stream.concat(Stream.make(early, says("word".repeat(1000)), says("!")), Stream.never)
+      })],
+      policies: []
+    })
+    return Effect.gen(function*() {
+      const gateway = yield* Gateway
+      yield* Stream.runDrain(
+        Stream.takeUntil(
+          gateway.streamChat(request),
+          ({ delta }) => delta.some((part) => part.type === "text" && part.text === "!")
+        )
+      ).pipe(as(acme))
+      const [record] = records
+      assert.strictEqual(record?.usage.inputTokens, 10)
+      assert.isAtLeast(record?.usage.outputTokens ?? 0, 1000)
+      assert.strictEqual(record?.estimatedBecause, "client_disconnect")
     }).pipe(Effect.provide(layer))
   })
 
