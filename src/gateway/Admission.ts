@@ -11,8 +11,10 @@ import type { Balance, BudgetAccount, Budgets, Settlement } from "../sdk/Budgets
 import type { Windows } from "../sdk/BudgetWindow.ts"
 import type { ChatRequest } from "../sdk/Chat.ts"
 import { BudgetExceeded, fail, type GatewayError } from "../sdk/GatewayError.ts"
+import type { ModelInfo } from "../sdk/Model.ts"
 import { usd } from "../sdk/Pricing.ts"
-import type { RateDemand, RateLevel, RateLimits } from "../sdk/RateLimits.ts"
+import { ProviderError } from "../sdk/Provider.ts"
+import type { ConcurrencyDemand, RateDemand, RateLevel, RateLimits } from "../sdk/RateLimits.ts"
 import type { Tenants } from "../sdk/Tenant.ts"
 import { eventOf } from "./AuditEvents.ts"
 import type { Exchange } from "./Exchange.ts"
@@ -63,6 +65,17 @@ export interface Admission {
     plan: Plan,
     request: ChatRequest
   ) => Effect.Effect<Plan, GatewayError>
+  /**
+   * Takes what the limits of a candidate's own model ask for, where that is not the one that was admitted. Fails as a target
+   * does that was not asked, so that the next one has its turn.
+   */
+  readonly admitCandidate: (
+    exchange: Exchange,
+    owners: ReadonlyArray<Limits.Owner>,
+    plan: Plan,
+    request: ChatRequest,
+    candidate: Candidate
+  ) => Effect.Effect<void, ProviderError>
   /** Puts the limits right after the request; `tokens` is what it consumed. Gives what is left to settle. */
   readonly finish: (
     exchange: Exchange,
@@ -111,6 +124,12 @@ const noPrice = ({ candidates: [{ model }] }: Plan): GatewayError =>
       budget: "unknown price"
     })
   )
+
+/** What the limits of tokens take before anything is known of the answer. */
+const expectedTokens = (request: ChatRequest, model: ModelInfo, inputTokens: number): number => {
+  const longest = longestAnswer(request, model)
+  return inputTokens + (request.maxOutputTokens === undefined ? Math.min(longest, usualAnswer) : longest)
+}
 
 /** Candidates by model, each once: retries may go to any of them. */
 const modelsOf = (plan: Plan): ReadonlyArray<string> =>
@@ -172,15 +191,29 @@ export const make = (options: AdmissionOptions): Admission => {
       return levels
     })
 
+  /** As `take`, with the estimates of tokens noted, to be put right. */
+  const takeNoted = (
+    store: RateLimits["Service"],
+    exchange: Exchange,
+    demands: ReadonlyArray<RateDemand>
+  ): Effect.Effect<void, GatewayError> =>
+    Effect.map(take(store, exchange, demands), (levels) => {
+      const tokens = demands.filter(({ kind }) => kind === "tokens")
+      if (tokens.length === 0) return
+      const { taken } = exchange
+      // A store that lets requests pass while it is away has taken nothing.
+      const noted = levels.length === 0 ? tokens.map((demand) => ({ ...demand, amount: 0 })) : tokens
+      taken.tokens = taken.tokens.length === 0 ? noted : [...taken.tokens, ...noted]
+    })
+
   const enter = (
     store: RateLimits["Service"],
     exchange: Exchange,
-    declared: ReadonlyArray<Limits.Owner>,
+    demands: ReadonlyArray<ConcurrencyDemand>,
     plan: Plan
   ): Effect.Effect<void, GatewayError> | undefined => {
-    const demands = Limits.concurrencyDemands(declared, exchange.caller, plan.candidates[0].model.id)
     if (demands.length === 0) return undefined
-    const places = exchange.taken.places = Scope.makeUnsafe()
+    const places = exchange.taken.places ??= Scope.makeUnsafe()
     return Effect.provideService(store.enter(demands, plan.timeouts.total + graceMs), Scope.Scope, places)
   }
 
@@ -258,29 +291,18 @@ export const make = (options: AdmissionOptions): Admission => {
     const { model } = plan.candidates[0]
     const asked: Array<Effect.Effect<void, GatewayError>> = []
     if (limits !== undefined) {
-      const answer = request.maxOutputTokens === undefined
-        ? Math.min(longestAnswer(request, model), usualAnswer)
-        : longestAnswer(request, model)
       const { caller, taken } = exchange
-      const tokens = counted
-        ? [
-          ...Limits.sharedDemands(declared, caller, "tokens", inputTokens + answer),
-          ...Limits.modelDemands(declared, caller, model.id, "tokens", inputTokens + answer)
-        ]
-        : []
+      const tokens = counted ? expectedTokens(request, model, inputTokens) : 0
       const demands = [
         ...(taken.isCounted ? [] : Limits.sharedDemands(declared, caller, "requests", 1)),
         ...Limits.modelDemands(declared, caller, model.id, "requests", 1),
-        ...tokens
+        ...Limits.sharedDemands(declared, caller, "tokens", tokens),
+        ...Limits.modelDemands(declared, caller, model.id, "tokens", tokens)
       ]
-      exchange.taken.isCounted = true
-      if (demands.length > 0) {
-        asked.push(Effect.map(take(limits, exchange, demands), (levels) => {
-          // A store that lets requests pass while it is away has taken nothing.
-          exchange.taken.tokens = levels.length === 0 ? tokens.map((demand) => ({ ...demand, amount: 0 })) : tokens
-        }))
-      }
-      const entered = enter(limits, exchange, declared, plan)
+      taken.isCounted = true
+      taken.models.add(model.id)
+      if (demands.length > 0) asked.push(takeNoted(limits, exchange, demands))
+      const entered = enter(limits, exchange, Limits.concurrencyDemands(declared, caller, model.id), plan)
       if (entered !== undefined) asked.push(entered)
     }
     if (budgeted) {
@@ -298,6 +320,38 @@ export const make = (options: AdmissionOptions): Admission => {
     )
     return plan
   })
+
+  const admitModel = Effect.fnUntraced(function*(
+    store: RateLimits["Service"],
+    exchange: Exchange,
+    declared: ReadonlyArray<Limits.Owner>,
+    plan: Plan,
+    request: ChatRequest,
+    { model, provider }: Candidate
+  ): Effect.fn.Return<void, ProviderError> {
+    const { caller } = exchange
+    const tokens = Limits.countTokens(declared) ? expectedTokens(request, model, estimateInput(request)) : 0
+    const demands = [
+      ...Limits.modelDemands(declared, caller, model.id, "requests", 1),
+      ...Limits.modelDemands(declared, caller, model.id, "tokens", tokens)
+    ]
+    const places = Limits.concurrencyDemands(declared, caller, model.id, "model")
+    const asked = demands.length === 0 ? Effect.void : takeNoted(store, exchange, demands)
+    const entered = enter(store, exchange, places, plan)
+    yield* (entered === undefined ? asked : Effect.andThen(asked, entered)).pipe(
+      Effect.tapError(hit(exchange)),
+      Effect.mapError(({ code, message }) => {
+        exchange.skipped = [...exchange.skipped, { model: model.id, reason: code }]
+        return new ProviderError({ provider: provider.slug, kind: "quota", message, code, refused: true })
+      })
+    )
+    exchange.taken.models.add(model.id)
+  })
+
+  const admitCandidate: Admission["admitCandidate"] = (exchange, declared, plan, request, candidate) =>
+    limits === undefined || exchange.taken.models.has(candidate.model.id) || !Limits.haveModelLimits(declared)
+      ? Effect.void
+      : admitModel(limits, exchange, declared, plan, request, candidate)
 
   const finish = (
     exchange: Exchange,
@@ -333,7 +387,7 @@ export const make = (options: AdmissionOptions): Admission => {
         )
       )
 
-  return { owners, countRequest, admit, finish, balances }
+  return { owners, countRequest, admit, admitCandidate, finish, balances }
 }
 
 /** Gives places back, and to each bucket of tokens the difference between what was taken and what was consumed. */

@@ -20,7 +20,7 @@ import { fail, type GatewayError, InternalError } from "../sdk/GatewayError.ts"
 import { type Interceptor, type InterceptorContext, InterceptorRegistry } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
-import type { ChatCall, ProviderRegistry } from "../sdk/Provider.ts"
+import type { ChatCall, ProviderError, ProviderRegistry } from "../sdk/Provider.ts"
 import { RateLimits } from "../sdk/RateLimits.ts"
 import type { RetryOptions, Routes } from "../sdk/Routes.ts"
 import { Tenants } from "../sdk/Tenant.ts"
@@ -148,10 +148,18 @@ interface Prepared {
   readonly active: ReadonlyArray<Interceptor>
   readonly context: InterceptorContext
   readonly plan: Plan
+  /** Asks the limits of a candidate's own model. */
+  readonly admit: (candidate: Candidate) => Effect.Effect<void, ProviderError>
   /** The call to one of the plan's candidates. */
   readonly callFor: (candidate: Candidate, turn: Turn) => ChatCall
   readonly toolNames: ToolNames
 }
+
+/** One after the other; the first is nearly always nothing. */
+const after = <A, E, R, E2>(
+  first: Effect.Effect<void, E2>,
+  self: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | E2, R> => first === Effect.void ? self : Effect.andThen(first, self)
 
 const noTools: ResolvedTools = { tools: [], nameToId: new Map() }
 
@@ -193,7 +201,7 @@ const make = Effect.fnUntraced(function*(
     silent: (provider) => Option.isNone(breakers) ? Effect.void : breakers.value.report(provider, "chat", "failure")
   }
 
-  const prepare = Effect.fnUntraced(
+  const admitted = Effect.fnUntraced(
     function*(
       exchange: Exchange,
       asked: ChatRequest
@@ -221,12 +229,8 @@ const make = Effect.fnUntraced(function*(
         ? noTools
         : yield* Effect.provideService(resolveTools(request.tools), TypeRegistry, types)
       yield* ledger.open
-      const plan = yield* admission.admit(
-        exchange,
-        owners,
-        planned,
-        request.tools === undefined ? request : withTools(request, resolved)
-      )
+      const whole = request.tools === undefined ? request : withTools(request, resolved)
+      const plan = yield* admission.admit(exchange, owners, planned, whole)
       exchange.skipped = plan.skipped
       const called = withTools(toProviderNames(request, resolved.nameToId), resolved)
       return {
@@ -234,6 +238,7 @@ const make = Effect.fnUntraced(function*(
         active,
         context,
         plan,
+        admit: (candidate) => admission.admitCandidate(exchange, owners, plan, whole, candidate),
         callFor: (candidate, { force }) => ({
           request: called,
           model: candidate.model,
@@ -245,24 +250,34 @@ const make = Effect.fnUntraced(function*(
     }
   )
 
+  /** A request that is wrong is a request all the same, and beyond the limits it is refused for that. */
+  const prepare = (exchange: Exchange, asked: ChatRequest): Effect.Effect<Prepared, GatewayError> =>
+    Effect.catch(admitted(exchange, asked), (error) =>
+      exchange.taken.isCounted
+        ? Effect.fail(error)
+        : Effect.andThen(admission.countRequest(exchange, admission.owners(exchange)), Effect.fail(error)))
+
   const answer = Effect.fnUntraced(function*(
     asked: ChatRequest,
     exchange: Exchange
   ): Effect.fn.Return<ChatResponse, GatewayError | AttemptError> {
-    const { active, callFor, context, plan, request, toolNames } = yield* prepare(exchange, asked)
+    const { active, admit, callFor, context, plan, request, toolNames } = yield* prepare(exchange, asked)
     const answered = yield* waited(
       exchange,
       runAttempts(
         exchange,
         plan,
         (candidate, turn) =>
-          attemptChat(
-            exchange,
-            candidate,
-            callFor(candidate, turn),
-            plan.timeouts,
-            watched,
-            !turn.last && plan.route?.onFailure?.timeout_answer !== "final"
+          after(
+            admit(candidate),
+            attemptChat(
+              exchange,
+              candidate,
+              callFor(candidate, turn),
+              plan.timeouts,
+              watched,
+              !turn.last && plan.route?.onFailure?.timeout_answer !== "final"
+            )
           ),
         health.of
       )
@@ -278,18 +293,21 @@ const make = Effect.fnUntraced(function*(
     asked: ChatRequest,
     exchange: Exchange
   ): Effect.fn.Return<Stream.Stream<ChatChunk, GatewayError>, GatewayError | AttemptError, Scope.Scope> {
-    const { active, callFor, context, plan, request, toolNames } = yield* prepare(exchange, asked)
+    const { active, admit, callFor, context, plan, request, toolNames } = yield* prepare(exchange, asked)
     const committed = yield* waited(
       exchange,
       runAttempts(exchange, plan, (candidate, turn) =>
-        attemptStream(
-          exchange,
-          candidate,
-          callFor(candidate, turn),
-          plan.timeouts,
-          watched,
-          // Where nothing comes after it, a slow answer is better than none.
-          turn.last ? undefined : plan.route?.minTokensPerSecond
+        after(
+          admit(candidate),
+          attemptStream(
+            exchange,
+            candidate,
+            callFor(candidate, turn),
+            plan.timeouts,
+            watched,
+            // Where nothing comes after it, a slow answer is better than none.
+            turn.last ? undefined : plan.route?.minTokensPerSecond
+          )
         ), health.of)
     )
     exchange.model = committed.model

@@ -18,6 +18,8 @@ export class Taken {
   holds: ReadonlyArray<Hold> = []
   /** Lives as long as the request has its places among concurrent ones. */
   places: Scope.Closeable | undefined
+  /** Models whose own limits were asked, by canonical id. */
+  readonly models = new Set<string>()
   /** Whether the limits of requests were asked. */
   isCounted = false
 }

@@ -139,6 +139,88 @@ describe("rate limits", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  for (
+    const rule of [
+      { kind: "requests", per: "model", limit: 2, windowMs: 3_600_000 },
+      // Each answer has 15, and is estimated at 12.
+      { kind: "tokens", per: "model", limit: 40, windowMs: 3_600_000 }
+    ] as const
+  ) {
+    it.effect(`of ${rule.kind} of a model hold for it as a fallback, too, and then the next one has its turn`, () => {
+      const isBroken = (model: string) => model.startsWith("m")
+      const broken = new ProviderError({ provider: "plain", kind: "protocol", message: "broken" })
+      const failing = plain({
+        chat: ({ model }) => isBroken(model.model) ? Effect.fail(broken) : Effect.succeed(answers("Hello")),
+        streamChat: ({ model }) =>
+          isBroken(model.model) ? Stream.fail(broken) : Stream.make(says("Hello"), finish, usage)
+      })
+      const { layer, records } = governed({
+        providers: [failing],
+        attempts: 3,
+        policies: [policy("acme", { rateLimits: [rule] })]
+      })
+      const asked = (model: string) => ({
+        ...request,
+        model: `plain::${model}`,
+        maxOutputTokens: 5,
+        fallback: { models: ["plain::other", "plain::last"] }
+      })
+      return Effect.gen(function*() {
+        yield* chat(asked("m1")).pipe(as(acme))
+        yield* Effect.flatMap(Gateway, (gateway) => Stream.runDrain(gateway.streamChat(asked("m2")))).pipe(as(acme))
+        yield* chat(asked("m3")).pipe(as(acme))
+        assert.strictEqual(codeOf(yield* Effect.exit(chat(asked("other"))).pipe(as(acme))), "rate_limited")
+        assert.deepStrictEqual(records.map(({ modelUsed }) => modelUsed), [
+          "plain::other",
+          "plain::other",
+          "plain::last",
+          "plain::other"
+        ])
+      }).pipe(Effect.provide(layer))
+    })
+  }
+
+  it.effect("of requests at the same time hold for a model as a fallback, too", () => {
+    const slow = plain({
+      chat: ({ model }) =>
+        model.model.startsWith("m")
+          ? Effect.fail(new ProviderError({ provider: "plain", kind: "protocol", message: "broken" }))
+          : Effect.as(Effect.sleep(1000), answers("Hello"))
+    })
+    const { layer, records } = governed({
+      providers: [slow],
+      attempts: 3,
+      policies: [policy("acme", { rateLimits: [{ kind: "concurrent", per: "model", limit: 1 }] })]
+    })
+    const asked = (model: string) => ({ ...request, model, fallback: { models: ["plain::other"] } })
+    return Effect.gen(function*() {
+      const first = yield* Effect.forkChild(chat(asked("plain::m1")).pipe(as(acme)))
+      yield* TestClock.adjust(10)
+      assert.strictEqual(codeOf(yield* Effect.exit(chat(asked("plain::m2"))).pipe(as(acme))), "provider_error")
+      yield* TestClock.adjust(2000)
+      yield* Fiber.join(first)
+      const third = yield* Effect.forkChild(chat(asked("plain::m3")).pipe(as(acme)))
+      yield* TestClock.adjust(2000)
+      yield* Fiber.join(third)
+      assert.deepStrictEqual(records.map(({ outcome }) => outcome), ["failed", "completed", "completed"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("refuse also what is wrong, once they are used up", () => {
+    const { layer } = governed({
+      policies: [policy("acme", { rateLimits: [{ kind: "requests", per: "tenant", limit: 2, windowMs: 60_000 }] })]
+    })
+    const wrong = { ...request, model: "nobody::m" }
+    return Effect.gen(function*() {
+      const outcome = Effect.map(Effect.exit(chat(wrong)), codeOf).pipe(as(acme))
+      assert.deepStrictEqual(yield* Effect.forEach([1, 2, 3], () => outcome), [
+        "model_not_found",
+        "model_not_found",
+        "rate_limited"
+      ])
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("of requests at the same time free their places on every exit", () => {
     let running = 0
     let most = 0
