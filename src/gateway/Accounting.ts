@@ -7,7 +7,7 @@ import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import type { GatewayError } from "../sdk/GatewayError.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { costNanoUsd, usd } from "../sdk/Pricing.ts"
-import { type Usage, zero } from "../sdk/Usage.ts"
+import { totalOutput, type Usage, zero } from "../sdk/Usage.ts"
 import type { EstimateReason, UsageRecord } from "../sdk/UsageSink.ts"
 import { annotate } from "../sdk/Wire.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
@@ -37,7 +37,10 @@ export const accountResponse = (exchange: Exchange, request: ChatRequest, respon
     exchange,
     response.usage ?? {
       inputTokens: estimateInput(request),
-      outputTokens: estimateContent(response.content),
+      outputTokens: (response.alternatives ?? []).reduce(
+        (sum, { content }) => sum + estimateContent(content),
+        estimateContent(response.content)
+      ),
       estimated: true
     }
   )
@@ -48,7 +51,10 @@ export const accountResponse = (exchange: Exchange, request: ChatRequest, respon
   })
 }
 
-/** Follows a stream: the last usage counts, and what was streamed is counted in case none comes. */
+/**
+ * Follows a stream: the last usage counts, and what was streamed is counted in case none comes, or the last one came long
+ * before the end. Some servers tell figures with each chunk, some with the first one.
+ */
 export class StreamAccount {
   readonly #exchange: Exchange
   #outputTokens = 0
@@ -61,24 +67,25 @@ export class StreamAccount {
   /** Takes note of a chunk, and gives it back; the one with the usage has the cost added. */
   observe(chunk: ChatChunk): ChatChunk {
     if (chunk.finishReason !== undefined && (chunk.choice ?? 0) === 0) this.#exchange.finishReason = chunk.finishReason
-    if (chunk.usage !== undefined) return annotate(chunk, { usage: price(this.#exchange, chunk.usage) })
-    if (this.#exchange.usage !== undefined) return chunk
     for (const delta of chunk.delta) {
       if (delta.type === "text" || delta.type === "refusal") this.#count(delta.text)
       else if (delta.type === "reasoning") this.#count(delta.text ?? "")
       else if (delta.type === "tool_call") this.#count(delta.arguments ?? "")
     }
-    return chunk
+    return chunk.usage === undefined ? chunk : annotate(chunk, { usage: price(this.#exchange, chunk.usage) })
   }
 
   /** Estimates what the provider did not tell, at the end of the stream. */
   settle(request: ChatRequest): void {
-    if (this.#exchange.usage !== undefined) return
-    price(this.#exchange, {
-      inputTokens: estimateInput(request),
-      outputTokens: this.#outputTokens + estimateText(this.#pending),
-      estimated: true
-    })
+    const { finishReason, usage } = this.#exchange
+    // The figures of an answer that has ended are the provider's to tell.
+    if (usage !== undefined && finishReason !== undefined) return
+    const outputTokens = this.#outputTokens + estimateText(this.#pending)
+    if (usage === undefined) {
+      price(this.#exchange, { inputTokens: estimateInput(request), outputTokens, estimated: true })
+    } else if (outputTokens > totalOutput(usage)) {
+      price(this.#exchange, { ...usage, outputTokens, estimated: true })
+    }
   }
 
   /** Deltas are often shorter than a token: they are counted joined. */

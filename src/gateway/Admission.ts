@@ -11,16 +11,18 @@ import type { Balance, BudgetAccount, Budgets, Settlement } from "../sdk/Budgets
 import type { Windows } from "../sdk/BudgetWindow.ts"
 import type { ChatRequest } from "../sdk/Chat.ts"
 import { BudgetExceeded, fail, type GatewayError } from "../sdk/GatewayError.ts"
+import type { ModelInfo } from "../sdk/Model.ts"
 import { usd } from "../sdk/Pricing.ts"
-import type { RateDemand, RateLevel, RateLimits } from "../sdk/RateLimits.ts"
+import { ProviderError } from "../sdk/Provider.ts"
+import type { ConcurrencyDemand, RateDemand, RateLevel, RateLimits } from "../sdk/RateLimits.ts"
 import type { Tenants } from "../sdk/Tenant.ts"
 import { eventOf } from "./AuditEvents.ts"
 import type { Exchange } from "./Exchange.ts"
 import * as Limits from "./Limits.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import type { Hold } from "./Taken.ts"
-import { estimateInput } from "./TokenEstimate.ts"
-import { longestAnswer, worstCase } from "./WorstCase.ts"
+import { estimateInput, mostInput } from "./TokenEstimate.ts"
+import { longestAnswer, type Prompt, worstCase } from "./WorstCase.ts"
 
 /** What a request to a model without a known price counts as against budgets. */
 export type UnknownPrice =
@@ -55,7 +57,7 @@ export interface Admission {
   ) => Effect.Effect<void, GatewayError>
   /**
    * Takes what the request may need at most, and the request itself where that has not been done. Gives the plan without
-   * the candidates that no budget may pay for. Fails with `rate_limited`, `budget_exceeded` and `store_unavailable`.
+   * the candidates that no budget may pay for. The request's tools have their schemas. Fails with `rate_limited`, `budget_exceeded` and `store_unavailable`.
    */
   readonly admit: (
     exchange: Exchange,
@@ -63,6 +65,17 @@ export interface Admission {
     plan: Plan,
     request: ChatRequest
   ) => Effect.Effect<Plan, GatewayError>
+  /**
+   * Takes what the limits of a candidate's own model ask for, where that is not the one that was admitted. Fails as a target
+   * does that was not asked, so that the next one has its turn.
+   */
+  readonly admitCandidate: (
+    exchange: Exchange,
+    owners: ReadonlyArray<Limits.Owner>,
+    plan: Plan,
+    request: ChatRequest,
+    candidate: Candidate
+  ) => Effect.Effect<void, ProviderError>
   /** Puts the limits right after the request; `tokens` is what it consumed. Gives what is left to settle. */
   readonly finish: (
     exchange: Exchange,
@@ -86,6 +99,9 @@ const usualAnswer = 1_000
 /** Warnings that are remembered; beyond that some may come twice. */
 const maxWarned = 10_000
 
+/** Nano-USD as the stores take them: one figure that is none would keep back all that is settled with it, for good. */
+const addMoney = (one: number, other: number): number => Math.min(Number.MAX_SAFE_INTEGER, one + other)
+
 /** The plan without the models whose price nobody knows. */
 const pricedOnly = (plan: Plan): Plan | undefined => {
   if (plan.candidates.every(({ model }) => model.prices !== undefined)) return plan
@@ -108,6 +124,12 @@ const noPrice = ({ candidates: [{ model }] }: Plan): GatewayError =>
       budget: "unknown price"
     })
   )
+
+/** What the limits of tokens take before anything is known of the answer. */
+const expectedTokens = (request: ChatRequest, model: ModelInfo, inputTokens: number): number => {
+  const longest = longestAnswer(request, model)
+  return inputTokens + (request.maxOutputTokens === undefined ? Math.min(longest, usualAnswer) : longest)
+}
 
 /** Candidates by model, each once: retries may go to any of them. */
 const modelsOf = (plan: Plan): ReadonlyArray<string> =>
@@ -169,16 +191,30 @@ export const make = (options: AdmissionOptions): Admission => {
       return levels
     })
 
+  /** As `take`, with the estimates of tokens noted, to be put right. */
+  const takeNoted = (
+    store: RateLimits["Service"],
+    exchange: Exchange,
+    demands: ReadonlyArray<RateDemand>
+  ): Effect.Effect<void, GatewayError> =>
+    Effect.map(take(store, exchange, demands), (levels) => {
+      const tokens = demands.filter(({ kind }) => kind === "tokens")
+      if (tokens.length === 0) return
+      const { taken } = exchange
+      // A store that lets requests pass while it is away has taken nothing.
+      const noted = levels.length === 0 ? tokens.map((demand) => ({ ...demand, amount: 0 })) : tokens
+      taken.tokens = taken.tokens.length === 0 ? noted : [...taken.tokens, ...noted]
+    })
+
   const enter = (
     store: RateLimits["Service"],
     exchange: Exchange,
-    declared: ReadonlyArray<Limits.Owner>,
+    demands: ReadonlyArray<ConcurrencyDemand>,
     plan: Plan
   ): Effect.Effect<void, GatewayError> | undefined => {
-    const demands = Limits.concurrencyDemands(declared, exchange.caller, plan.candidates[0].model.id)
     if (demands.length === 0) return undefined
     return store.occupy(demands, plan.timeouts.total + graceMs, (leave) => {
-      exchange.taken.leave = leave
+      exchange.taken.places.push(leave)
     })
   }
 
@@ -188,7 +224,7 @@ export const make = (options: AdmissionOptions): Admission => {
     declared: ReadonlyArray<Limits.Owner>,
     plan: Plan,
     request: ChatRequest,
-    inputTokens: number,
+    prompt: Prompt,
     now: number
   ): ReadonlyArray<Effect.Effect<void, GatewayError>> => {
     const flat = typeof unknownPrice === "object" ? unknownPrice.flatNanoUsd * plan.attempts : 0
@@ -203,7 +239,7 @@ export const make = (options: AdmissionOptions): Admission => {
       holds.push({
         id,
         accounts,
-        amountNanoUsd: worstCase(request, plan, candidates, inputTokens) + flat,
+        amountNanoUsd: addMoney(worstCase(request, plan, candidates, prompt), flat),
         ...(model === undefined ? {} : { model })
       })
     }
@@ -256,34 +292,24 @@ export const make = (options: AdmissionOptions): Admission => {
     const { model } = plan.candidates[0]
     const asked: Array<Effect.Effect<void, GatewayError>> = []
     if (limits !== undefined) {
-      const answer = request.maxOutputTokens === undefined
-        ? Math.min(longestAnswer(request, model), usualAnswer)
-        : longestAnswer(request, model)
       const { caller, taken } = exchange
-      const tokens = counted
-        ? [
-          ...Limits.sharedDemands(declared, caller, "tokens", inputTokens + answer),
-          ...Limits.modelDemands(declared, caller, model.id, "tokens", inputTokens + answer)
-        ]
-        : []
+      const tokens = counted ? expectedTokens(request, model, inputTokens) : 0
       const demands = [
         ...(taken.isCounted ? [] : Limits.sharedDemands(declared, caller, "requests", 1)),
         ...Limits.modelDemands(declared, caller, model.id, "requests", 1),
-        ...tokens
+        ...Limits.sharedDemands(declared, caller, "tokens", tokens),
+        ...Limits.modelDemands(declared, caller, model.id, "tokens", tokens)
       ]
-      exchange.taken.isCounted = true
-      if (demands.length > 0) {
-        asked.push(Effect.map(take(limits, exchange, demands), (levels) => {
-          // A store that lets requests pass while it is away has taken nothing.
-          exchange.taken.tokens = levels.length === 0 ? tokens.map((demand) => ({ ...demand, amount: 0 })) : tokens
-        }))
-      }
-      const entered = enter(limits, exchange, declared, plan)
+      taken.isCounted = true
+      taken.models.add(model.id)
+      if (demands.length > 0) asked.push(takeNoted(limits, exchange, demands))
+      const entered = enter(limits, exchange, Limits.concurrencyDemands(declared, caller, model.id), plan)
       if (entered !== undefined) asked.push(entered)
     }
     if (budgeted) {
       const now = (yield* Clock.Clock).currentTimeMillisUnsafe()
-      asked.push(...reserve(budgets, exchange, declared, plan, request, inputTokens, now))
+      const prompt = { estimated: inputTokens, most: mostInput(request) }
+      asked.push(...reserve(budgets, exchange, declared, plan, request, prompt, now))
     }
     const [only] = asked
     if (only === undefined) return plan
@@ -296,6 +322,38 @@ export const make = (options: AdmissionOptions): Admission => {
     return plan
   })
 
+  const admitModel = Effect.fnUntraced(function*(
+    store: RateLimits["Service"],
+    exchange: Exchange,
+    declared: ReadonlyArray<Limits.Owner>,
+    plan: Plan,
+    request: ChatRequest,
+    { model, provider }: Candidate
+  ): Effect.fn.Return<void, ProviderError> {
+    const { caller } = exchange
+    const tokens = Limits.countTokens(declared) ? expectedTokens(request, model, estimateInput(request)) : 0
+    const demands = [
+      ...Limits.modelDemands(declared, caller, model.id, "requests", 1),
+      ...Limits.modelDemands(declared, caller, model.id, "tokens", tokens)
+    ]
+    const places = Limits.concurrencyDemands(declared, caller, model.id, "model")
+    const asked = demands.length === 0 ? Effect.void : takeNoted(store, exchange, demands)
+    const entered = enter(store, exchange, places, plan)
+    yield* (entered === undefined ? asked : Effect.andThen(asked, entered)).pipe(
+      Effect.tapError(hit(exchange)),
+      Effect.mapError(({ code, message }) => {
+        exchange.skipped = [...exchange.skipped, { model: model.id, reason: code }]
+        return new ProviderError({ provider: provider.slug, kind: "quota", message, code, refused: true })
+      })
+    )
+    exchange.taken.models.add(model.id)
+  })
+
+  const admitCandidate: Admission["admitCandidate"] = (exchange, declared, plan, request, candidate) =>
+    limits === undefined || exchange.taken.models.has(candidate.model.id) || !Limits.haveModelLimits(declared)
+      ? Effect.void
+      : admitModel(limits, exchange, declared, plan, request, candidate)
+
   const finish = (
     exchange: Exchange,
     tokens: number,
@@ -306,11 +364,11 @@ export const make = (options: AdmissionOptions): Admission => {
       id,
       accounts,
       actualNanoUsd: costs.reduce(
-        (sum, cost) => model === undefined || cost.model === model ? sum + cost.costNanoUsd : sum,
+        (sum, cost) => model === undefined || cost.model === model ? addMoney(sum, cost.costNanoUsd) : sum,
         0
       )
     }))
-    return taken.leave === undefined && taken.tokens.length === 0 && taken.isCounted
+    return taken.places.length === 0 && taken.tokens.length === 0 && taken.isCounted
       ? Effect.succeed(settlements)
       : Effect.as(putRight(limits, exchange, owners(exchange), tokens), settlements)
   }
@@ -330,7 +388,7 @@ export const make = (options: AdmissionOptions): Admission => {
         )
       )
 
-  return { owners, countRequest, admit, finish, balances }
+  return { owners, countRequest, admit, admitCandidate, finish, balances }
 }
 
 /** Gives places back, and to each bucket of tokens the difference between what was taken and what was consumed. */
@@ -341,7 +399,7 @@ const putRight = Effect.fnUntraced(function*(
   consumed: number
 ): Effect.fn.Return<void> {
   const { caller, taken } = exchange
-  if (taken.leave !== undefined) yield* taken.leave
+  for (const leave of taken.places) yield* leave
   if (limits === undefined || owners.length === 0) return
   // A request that was refused before its limits were asked is a request all the same.
   if (!taken.isCounted) {

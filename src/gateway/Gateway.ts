@@ -20,7 +20,7 @@ import { fail, type GatewayError, InternalError } from "../sdk/GatewayError.ts"
 import { type Interceptor, type InterceptorContext, InterceptorRegistry } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
-import type { ChatCall, ProviderRegistry } from "../sdk/Provider.ts"
+import type { ChatCall, ProviderError, ProviderRegistry } from "../sdk/Provider.ts"
 import { RateLimits } from "../sdk/RateLimits.ts"
 import type { RetryOptions, Routes } from "../sdk/Routes.ts"
 import { Tenants } from "../sdk/Tenant.ts"
@@ -154,10 +154,18 @@ interface Prepared {
   readonly active: ReadonlyArray<Interceptor>
   readonly context: InterceptorContext
   readonly plan: Plan
+  /** Asks the limits of a candidate's own model. */
+  readonly admit: (candidate: Candidate) => Effect.Effect<void, ProviderError>
   /** The call to one of the plan's candidates. */
   readonly callFor: (candidate: Candidate, turn: Turn) => ChatCall
   readonly toolNames: ToolNames
 }
+
+/** One after the other; the first is nearly always nothing. */
+const after = <A, E, R, E2>(
+  first: Effect.Effect<void, E2>,
+  self: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | E2, R> => first === Effect.void ? self : Effect.andThen(first, self)
 
 const noTools: ResolvedTools = { tools: [], nameToId: new Map() }
 
@@ -201,7 +209,7 @@ const make = Effect.fnUntraced(function*(
     silent: (provider) => Option.isNone(breakers) ? Effect.void : breakers.value.report(provider, "chat", "failure")
   }
 
-  const prepare = Effect.fnUntraced(
+  const admitted = Effect.fnUntraced(
     function*(
       exchange: Exchange,
       asked: ChatRequest
@@ -229,7 +237,8 @@ const make = Effect.fnUntraced(function*(
         ? noTools
         : yield* Effect.provideService(resolveTools(request.tools), TypeRegistry, types)
       yield* ledger.open
-      const plan = yield* admission.admit(exchange, owners, planned, request)
+      const whole = request.tools === undefined ? request : withTools(request, resolved)
+      const plan = yield* admission.admit(exchange, owners, planned, whole)
       exchange.skipped = plan.skipped
       const called = withTools(toProviderNames(request, resolved.nameToId), resolved)
       return {
@@ -237,6 +246,7 @@ const make = Effect.fnUntraced(function*(
         active,
         context,
         plan,
+        admit: (candidate) => admission.admitCandidate(exchange, owners, plan, whole, candidate),
         callFor: (candidate, { force }) => ({
           request: called,
           model: candidate.model,
@@ -248,24 +258,34 @@ const make = Effect.fnUntraced(function*(
     }
   )
 
+  /** A request that is wrong is a request all the same, and beyond the limits it is refused for that. */
+  const prepare = (exchange: Exchange, asked: ChatRequest): Effect.Effect<Prepared, GatewayError> =>
+    Effect.catch(admitted(exchange, asked), (error) =>
+      exchange.taken.isCounted
+        ? Effect.fail(error)
+        : Effect.andThen(admission.countRequest(exchange, admission.owners(exchange)), Effect.fail(error)))
+
   const answer = Effect.fnUntraced(function*(
     asked: ChatRequest,
     exchange: Exchange
   ): Effect.fn.Return<ChatResponse, GatewayError | AttemptError> {
-    const { active, callFor, context, plan, request, toolNames } = yield* prepare(exchange, asked)
+    const { active, admit, callFor, context, plan, request, toolNames } = yield* prepare(exchange, asked)
     const answered = yield* waited(
       exchange,
       runAttempts(
         exchange,
         plan,
         (candidate, turn) =>
-          attemptChat(
-            exchange,
-            candidate,
-            callFor(candidate, turn),
-            plan.timeouts,
-            watched,
-            !turn.last && plan.route?.onFailure?.timeout_answer !== "final"
+          after(
+            admit(candidate),
+            attemptChat(
+              exchange,
+              candidate,
+              callFor(candidate, turn),
+              plan.timeouts,
+              watched,
+              !turn.last && plan.route?.onFailure?.timeout_answer !== "final"
+            )
           ),
         health.of
       )
@@ -281,18 +301,21 @@ const make = Effect.fnUntraced(function*(
     asked: ChatRequest,
     exchange: Exchange
   ): Effect.fn.Return<Stream.Stream<ChatChunk, GatewayError>, GatewayError | AttemptError, Scope.Scope> {
-    const { active, callFor, context, plan, request, toolNames } = yield* prepare(exchange, asked)
+    const { active, admit, callFor, context, plan, request, toolNames } = yield* prepare(exchange, asked)
     const committed = yield* waited(
       exchange,
       runAttempts(exchange, plan, (candidate, turn) =>
-        attemptStream(
-          exchange,
-          candidate,
-          callFor(candidate, turn),
-          plan.timeouts,
-          watched,
-          // Where nothing comes after it, a slow answer is better than none.
-          turn.last ? undefined : plan.route?.minTokensPerSecond
+        after(
+          admit(candidate),
+          attemptStream(
+            exchange,
+            candidate,
+            callFor(candidate, turn),
+            plan.timeouts,
+            watched,
+            // Where nothing comes after it, a slow answer is better than none.
+            turn.last ? undefined : plan.route?.minTokensPerSecond
+          )
         ), health.of)
     )
     exchange.model = committed.model
@@ -312,12 +335,13 @@ const make = Effect.fnUntraced(function*(
       untilPassed(active, interceptStream(active, whole, request, context)),
       () => Effect.sync(() => account.settle(request))
     )
-    return passed.pipe(
-      finishing((exit) => {
-        account.settle(request)
-        return finish(exchange, asked, exit)
-      })
-    )
+    const finishOnce = once((exit) => {
+      account.settle(request)
+      return finish(exchange, asked, exit)
+    })
+    // A server whose caller has gone by now never reads the stream; the request has to be accounted for all the same.
+    yield* Effect.addFinalizer(() => Effect.ignore(finishOnce(Exit.interrupt())))
+    return finishing(finishOnce, passed)
   })
 
   /** Writes down what a request was, on every exit. Fails where the answer may not go out without its record. */
@@ -394,33 +418,39 @@ const interceptorOf = (exit: Exit.Exit<unknown, GatewayError>): string | undefin
   return reason?._tag === "RequestBlocked" || reason?._tag === "ResponseBlocked" ? reason.interceptor : undefined
 }
 
+type Finish = (exit: Exit.Exit<void, GatewayError>) => Effect.Effect<void, GatewayError>
+
+/** Runs `finish` the first time that it is asked to, and not again. */
+const once = (finish: Finish): Finish => {
+  let isOver = false
+  return (exit) =>
+    Effect.suspend(() => {
+      if (isOver) return Effect.void
+      isOver = true
+      return Effect.uninterruptible(finish(exit))
+    })
+}
+
 /**
- * Runs `finish` once for a stream: with its end or its failure before the reader is told of it, so that the reader may rely
- * on what was written down; or when the reader leaves.
+ * Runs `finish` with a stream's end or its failure before the reader is told of it, so that the reader may rely on what was
+ * written down; or when the reader leaves.
  */
-const finishing = (finish: (exit: Exit.Exit<void, GatewayError>) => Effect.Effect<void, GatewayError>) =>
-(
+const finishing = (
+  finish: Finish,
   chunks: Stream.Stream<ChatChunk, GatewayError>
 ): Stream.Stream<ChatChunk, GatewayError> =>
   Stream.transformPull(chunks, (pull, scope) => {
-    let isOver = false
-    const once = (exit: Exit.Exit<void, GatewayError>): Effect.Effect<void, GatewayError> =>
-      Effect.suspend(() => {
-        if (isOver) return Effect.void
-        isOver = true
-        return Effect.uninterruptible(finish(exit))
-      })
     const watched: ChunkPull<GatewayError> = Effect.catch(
       pull,
       (error) =>
         Cause.isDone(error)
-          ? Effect.andThen(once(Exit.void), Cause.done())
-          : Effect.andThen(once(Exit.fail(error)), Effect.fail(error))
+          ? Effect.andThen(finish(Exit.void), Cause.done())
+          : Effect.andThen(finish(Exit.fail(error)), Effect.fail(error))
     )
     return Effect.as(
       Scope.addFinalizerExit(
         scope,
-        (exit) => Effect.ignore(once(Exit.isSuccess(exit) ? Exit.void : Exit.interrupt()))
+        (exit) => Effect.ignore(finish(Exit.isSuccess(exit) ? Exit.void : Exit.interrupt()))
       ),
       watched
     )

@@ -113,16 +113,21 @@ const rateDemands = (
   return demands
 }
 
-/** The groups among which a request of this caller with this model runs. */
+/** Whether the owners have limits of single models. */
+export const haveModelLimits = (owners: ReadonlyArray<Owner>): boolean =>
+  owners.some(({ restrictions }) => restrictions.rateLimits.some(({ per }) => per === "model"))
+
+/** The groups among which a request of this caller with this model runs; `only` the model's own. */
 export const concurrencyDemands = (
   owners: ReadonlyArray<Owner>,
   caller: Caller,
-  model: string
+  model: string,
+  only?: "model"
 ): ReadonlyArray<ConcurrencyDemand> => {
   const demands: Array<ConcurrencyDemand> = []
   for (const { id, label, restrictions } of owners) {
     for (const rule of restrictions.rateLimits) {
-      if (rule.kind !== "concurrent") continue
+      if (rule.kind !== "concurrent" || (only !== undefined && rule.per !== only)) continue
       demands.push({
         key: `${joined(id)}|${rule.per}|concurrent|${subjectOf(rule.per, caller, model)}`,
         name: rule.per === "tenant"

@@ -16,8 +16,10 @@ export class Taken {
   /** Buckets of tokens, with the estimate that was taken from each. */
   tokens: ReadonlyArray<RateDemand> = []
   holds: ReadonlyArray<Hold> = []
-  /** Gives up the request's places among concurrent ones. */
-  leave: Effect.Effect<void> | undefined
+  /** What gives up each of the request's places among concurrent ones. */
+  readonly places: Array<Effect.Effect<void>> = []
+  /** Models whose own limits were asked, by canonical id. */
+  readonly models = new Set<string>()
   /** Whether the limits of requests were asked. */
   isCounted = false
 }

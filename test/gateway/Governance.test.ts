@@ -3,12 +3,16 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Random, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Audit from "../../src/gateway/Audit.ts"
+import { start } from "../../src/gateway/Exchange.ts"
 import { Gateway } from "../../src/gateway/Gateway.ts"
+import type { ModelOverride } from "../../src/modules/modelRegistry/Registry.ts"
+import { layerMemory } from "../../src/modules/typeRegistry/TypeRegistryMemory.ts"
+import { type Part, text } from "../../src/sdk/Content.ts"
 import * as BudgetsMemory from "../../src/modules/budgets/BudgetsMemory.ts"
 import * as RateLimitsMemory from "../../src/modules/rateLimits/RateLimitsMemory.ts"
 import { type AuditEvent, AuditSinkRegistry, layer as auditSink } from "../../src/sdk/AuditSink.ts"
 import { type Caller, CurrentCaller, CurrentRequest, type RequestOptions } from "../../src/sdk/Caller.ts"
-import type { ChatRequest } from "../../src/sdk/Chat.ts"
+import type { ChatChunk, ChatRequest } from "../../src/sdk/Chat.ts"
 import type { GatewayError } from "../../src/sdk/GatewayError.ts"
 import { block, type Interceptor } from "../../src/sdk/Interceptor.ts"
 import type { Provider } from "../../src/sdk/Provider.ts"
@@ -135,6 +139,88 @@ describe("rate limits", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  for (
+    const rule of [
+      { kind: "requests", per: "model", limit: 2, windowMs: 3_600_000 },
+      // Each answer has 15, and is estimated at 12.
+      { kind: "tokens", per: "model", limit: 40, windowMs: 3_600_000 }
+    ] as const
+  ) {
+    it.effect(`of ${rule.kind} of a model hold for it as a fallback, too, and then the next one has its turn`, () => {
+      const isBroken = (model: string) => model.startsWith("m")
+      const broken = new ProviderError({ provider: "plain", kind: "protocol", message: "broken" })
+      const failing = plain({
+        chat: ({ model }) => isBroken(model.model) ? Effect.fail(broken) : Effect.succeed(answers("Hello")),
+        streamChat: ({ model }) =>
+          isBroken(model.model) ? Stream.fail(broken) : Stream.make(says("Hello"), finish, usage)
+      })
+      const { layer, records } = governed({
+        providers: [failing],
+        attempts: 3,
+        policies: [policy("acme", { rateLimits: [rule] })]
+      })
+      const asked = (model: string) => ({
+        ...request,
+        model: `plain::${model}`,
+        maxOutputTokens: 5,
+        fallback: { models: ["plain::other", "plain::last"] }
+      })
+      return Effect.gen(function*() {
+        yield* chat(asked("m1")).pipe(as(acme))
+        yield* Effect.flatMap(Gateway, (gateway) => Stream.runDrain(gateway.streamChat(asked("m2")))).pipe(as(acme))
+        yield* chat(asked("m3")).pipe(as(acme))
+        assert.strictEqual(codeOf(yield* Effect.exit(chat(asked("other"))).pipe(as(acme))), "rate_limited")
+        assert.deepStrictEqual(records.map(({ modelUsed }) => modelUsed), [
+          "plain::other",
+          "plain::other",
+          "plain::last",
+          "plain::other"
+        ])
+      }).pipe(Effect.provide(layer))
+    })
+  }
+
+  it.effect("of requests at the same time hold for a model as a fallback, too", () => {
+    const slow = plain({
+      chat: ({ model }) =>
+        model.model.startsWith("m")
+          ? Effect.fail(new ProviderError({ provider: "plain", kind: "protocol", message: "broken" }))
+          : Effect.as(Effect.sleep(1000), answers("Hello"))
+    })
+    const { layer, records } = governed({
+      providers: [slow],
+      attempts: 3,
+      policies: [policy("acme", { rateLimits: [{ kind: "concurrent", per: "model", limit: 1 }] })]
+    })
+    const asked = (model: string) => ({ ...request, model, fallback: { models: ["plain::other"] } })
+    return Effect.gen(function*() {
+      const first = yield* Effect.forkChild(chat(asked("plain::m1")).pipe(as(acme)))
+      yield* TestClock.adjust(10)
+      assert.strictEqual(codeOf(yield* Effect.exit(chat(asked("plain::m2"))).pipe(as(acme))), "provider_error")
+      yield* TestClock.adjust(2000)
+      yield* Fiber.join(first)
+      const third = yield* Effect.forkChild(chat(asked("plain::m3")).pipe(as(acme)))
+      yield* TestClock.adjust(2000)
+      yield* Fiber.join(third)
+      assert.deepStrictEqual(records.map(({ outcome }) => outcome), ["failed", "completed", "completed"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("refuse also what is wrong, once they are used up", () => {
+    const { layer } = governed({
+      policies: [policy("acme", { rateLimits: [{ kind: "requests", per: "tenant", limit: 2, windowMs: 60_000 }] })]
+    })
+    const wrong = { ...request, model: "nobody::m" }
+    return Effect.gen(function*() {
+      const outcome = Effect.map(Effect.exit(chat(wrong)), codeOf).pipe(as(acme))
+      assert.deepStrictEqual(yield* Effect.forEach([1, 2, 3], () => outcome), [
+        "model_not_found",
+        "model_not_found",
+        "rate_limited"
+      ])
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("of requests at the same time free their places on every exit", () => {
     let running = 0
     let most = 0
@@ -173,7 +259,7 @@ describe("rate limits", () => {
 
 describe("budgets", () => {
   const budget = (usd: number, per: "tenant" | "user" | "tag" | "model" | "key" = "tenant") =>
-    ({ per, limitNanoUsd: usd * nano, window: "day" }) as const
+    ({ per, limitNanoUsd: Math.round(usd * nano), window: "day" }) as const
 
   it.effect("are never passed by 1,000 requests at the same time that end in every way, and account for each", () => {
     const unruly = plain({
@@ -246,6 +332,155 @@ describe("budgets", () => {
       assert.strictEqual(calls, 0)
       yield* told
       assert.deepStrictEqual(events.map(({ type }) => type), ["request_started", "limit_hit", "request_failed"])
+    }).pipe(Effect.provide(layer))
+  })
+
+  // Prompt and answer as providers count them, beyond what a rule of thumb makes of them. 0.001 USD a token.
+  const flat = { inputMtok: 1000, outputMtok: 1000 }
+  const asks = (...content: ReadonlyArray<Part>): ChatRequest => ({
+    model: "plain::m",
+    messages: [{ role: "user", content }],
+    maxOutputTokens: 1
+  })
+  const longSchema = { type: "object", properties: { field: { enum: Array.from({ length: 200 }, (_, i) => `e${i}`) } } }
+  const dear: ReadonlyArray<{
+    readonly name: string
+    readonly asked: ChatRequest
+    readonly model?: Partial<ModelOverride>
+    /** USD. */
+    readonly costs: number
+  }> = [
+    // cl100k and o200k make one token of most of these signs.
+    { name: "text of which each sign is a token", asked: asks(text("!1?2~3^4".repeat(500))), costs: 4 },
+    // Three bytes, for none of which the vocabularies have a longer token.
+    {
+      name: "text in a script of which each byte is a token",
+      asked: asks(text("\u{16a0}\u{16a2}".repeat(500))),
+      costs: 3
+    },
+    {
+      name: "a block of one wire",
+      asked: asks({ type: "opaque", wire: "plain", value: { text: "word ".repeat(1000) } }),
+      costs: 1
+    },
+    {
+      name: "fields of one wire",
+      asked: { ...asks(text("Hello?")), extensions: { plain: { prefix: "word ".repeat(1000) } } },
+      costs: 1
+    },
+    // 60 s of 16 kbit/s, at 32 tokens a second.
+    {
+      name: "sound",
+      asked: asks({ type: "audio", source: { type: "base64", mediaType: "audio/mpeg", data: "AAAA".repeat(40_000) } }),
+      costs: 1.92
+    },
+    // 60 pages of text at 10 KB and 600 tokens.
+    {
+      name: "a document",
+      asked: asks({
+        type: "document",
+        source: { type: "base64", mediaType: "application/pdf", data: "AAAA".repeat(200_000) }
+      }),
+      costs: 36
+    },
+    {
+      name: "an image of 4,784 tokens",
+      asked: asks({ type: "image", source: { type: "url", url: "https://acme.example/a.png" } }),
+      costs: 4.784
+    },
+    {
+      name: "the schema of the answer",
+      asked: {
+        ...asks(text("Hello?")),
+        responseSchema: { type: "json_schema", schema: longSchema }
+      },
+      costs: 0.4
+    },
+    {
+      name: "the schema of a tool that is a reference",
+      asked: { ...asks(text("Hello?")), tools: [{ type: "reference", schemaId: "gts.x.acme.tools.long.v1~" }] },
+      costs: 0.4
+    },
+    {
+      name: "an answer that is dearer behind a long prompt",
+      asked: { ...asks(text("word ".repeat(1000))), maxOutputTokens: 1000 },
+      model: { prices: { inputMtok: 1, outputMtok: { base: 1000, tiers: [{ start: 500, price: 2000 }] } } },
+      costs: 2
+    },
+    {
+      name: "an answer that is an image",
+      asked: { ...asks(text("Draw!")), maxOutputTokens: 1000 },
+      model: { prices: { ...flat, outputImageMtok: 30_000 } },
+      costs: 30
+    },
+    {
+      name: "an answer longer than one expects of a model of which nothing is known",
+      asked: { ...asks(text("Hello?")), maxOutputTokens: 100_000 },
+      costs: 100
+    },
+    {
+      name: "several answers",
+      asked: { ...asks(text("Hello?")), maxOutputTokens: 100, n: 50 },
+      costs: 5
+    }
+  ]
+  for (const { asked, costs, model, name } of dear) {
+    it.effect(`set aside what can be consumed at most: ${name}`, () => {
+      let calls = 0
+      const counting = plain({
+        chat: () => {
+          calls++
+          return Effect.succeed(answers("{\"field\":\"e1\"}"))
+        }
+      })
+      const types = Layer.orDie(layerMemory([{ $id: "gts://gts.x.acme.tools.long.v1~", ...longSchema }]))
+      const outcome = (usd: number) => {
+        const { layer } = governed({
+          providers: [counting],
+          types,
+          models: [{ id: "plain::m", prices: flat, ...model }],
+          policies: [policy("acme", { budgets: [budget(usd)] })]
+        })
+        return Effect.map(Effect.exit(chat(asked)), codeOf).pipe(as(acme), Effect.provide(layer))
+      }
+      return Effect.gen(function*() {
+        assert.strictEqual(yield* outcome(costs - 1e-9), "budget_exceeded")
+        assert.strictEqual(calls, 0)
+        assert.strictEqual(yield* outcome(costs * 30), "ok")
+      })
+    })
+  }
+
+  it.effect("set no more aside for a prompt than the model's window holds", () => {
+    const { layer } = governed({
+      models: [{ id: "plain::m", contextWindow: 2000, prices: flat }],
+      policies: [policy("acme", { budgets: [budget(3)] })]
+    })
+    const pdf = {
+      type: "document",
+      source: { type: "base64", mediaType: "application/pdf", data: "AAAA".repeat(10_000) }
+    } as const
+    return Effect.gen(function*() {
+      assert.strictEqual(codeOf(yield* Effect.exit(chat(asks(pdf))).pipe(as(acme))), "ok")
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("pay for all answers where the provider tells no figures", () => {
+    const text40 = "four words of text. ".repeat(2)
+    const silent = plain({
+      chat: () =>
+        Effect.succeed({
+          id: "answer-1",
+          model: "m",
+          content: [text(text40)],
+          finishReason: "stop" as const,
+          alternatives: [{ content: [text(text40)], finishReason: "stop" as const }]
+        })
+    })
+    const { layer, records } = governed({ providers: [silent], policies: [] })
+    return Effect.gen(function*() {
+      yield* chat({ ...request, n: 2 }).pipe(as(acme))
+      assert.strictEqual(records[0]?.usage.outputTokens, 20)
     }).pipe(Effect.provide(layer))
   })
 
@@ -378,6 +613,54 @@ describe("records of calls that did not serve", () => {
         ]
       )
       assert.strictEqual(new Set(records.map(({ id }) => id)).size, 4)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("a stream that is left is paid for by what came of it, whatever figures came with its first chunk", () => {
+    const early: ChatChunk = { ...says("Well"), usage: { inputTokens: 10, outputTokens: 1 } }
+    const { layer, records } = governed({
+      providers: [plain({
+        streamChat: () => Stream.concat(Stream.make(early, says("word".repeat(1000)), says("!")), Stream.never)
+      })],
+      policies: []
+    })
+    return Effect.gen(function*() {
+      const gateway = yield* Gateway
+      yield* Stream.runDrain(
+        Stream.takeUntil(
+          gateway.streamChat(request),
+          ({ delta }) => delta.some((part) => part.type === "text" && part.text === "!")
+        )
+      ).pipe(as(acme))
+      const [record] = records
+      assert.strictEqual(record?.usage.inputTokens, 10)
+      assert.isAtLeast(record?.usage.outputTokens ?? 0, 1000)
+      assert.strictEqual(record?.estimatedBecause, "client_disconnect")
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("a stream that nobody begins to read is accounted for like one that was left", () => {
+    const { layer, records } = governed({
+      providers: [plain({ streamChat: () => Stream.concat(Stream.make(says("Hello")), Stream.never) })],
+      policies: [policy("acme", {
+        budgets: [{ per: "tenant", limitNanoUsd: nano, window: "day" }],
+        rateLimits: [{ kind: "concurrent", per: "tenant", limit: 1 }]
+      })]
+    })
+    return Effect.gen(function*() {
+      const gateway = yield* Gateway
+      const open = Effect.flatMap(
+        start("plain::m", true),
+        (exchange) => gateway.openChat({ ...request, maxOutputTokens: 5, stream: true }, exchange)
+      )
+      for (const _ of [1, 2]) assert.strictEqual(codeOf(yield* Effect.exit(Effect.scoped(open)).pipe(as(acme))), "ok")
+      const [balance] = yield* balances.pipe(as(acme))
+      assert.strictEqual(balance?.reservedNanoUsd, 0)
+      assert.deepStrictEqual(
+        records.map(({ estimatedBecause, outcome }) => ({ estimatedBecause, outcome })),
+        Array(2).fill({ estimatedBecause: "client_disconnect", outcome: "cancelled" })
+      )
+      assert.isAbove(balance?.spentNanoUsd ?? 0, 0)
     }).pipe(Effect.provide(layer))
   })
 
