@@ -18,7 +18,7 @@ import { openAi } from "../fixtures/OpenAiWire.ts"
 import type { Json, Script } from "../fixtures/Script.ts"
 import { serve, type ServedGateway } from "../fixtures/ServedGateway.ts"
 import { isolated, postgresUrl, redisUrl } from "../fixtures/Stores.ts"
-import { startTcpProxy, type TcpProxy } from "../fixtures/TcpProxy.ts"
+import { tcpProxy } from "../fixtures/TcpProxy.ts"
 import { randomFrom } from "../modules/budgets/Ledgers.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -219,12 +219,6 @@ const redisPrefix: Effect.Effect<string, never, Scope.Scope> = Effect.acquireRel
     }).pipe(Effect.orDie, Effect.provide(redisClient, { local: true }))
 )
 
-const proxied = (url: string, port: number): Effect.Effect<TcpProxy, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.promise(() => startTcpProxy(url, port)),
-    (proxy) => Effect.promise(() => proxy.cut())
-  )
-
 // ---------------------------------------------------------------------------------------------------------------------
 // Budgets
 // ---------------------------------------------------------------------------------------------------------------------
@@ -239,11 +233,11 @@ const threeGateways = Effect.fn(
     const prefix = ledger === "Redis" ? yield* redisPrefix : ""
     const upstream = yield* FakeUpstream.make
     upstream.always(moody(randomFrom(seed + 1)))
-    const line = ledger === "Redis" ? yield* proxied(redisUrl ?? "", 6379) : undefined
+    const line = ledger === "Redis" ? yield* tcpProxy(redisUrl ?? "", 6379) : undefined
     const yaml = (redis: string) =>
       callers + models(upstream.url) + budgets +
       storage(sqlUrl, ledger === "Redis" ? { url: redis, prefix } : undefined)
-    const victim = yield* serve(yaml(`redis://127.0.0.1:${line?.port}`), { graceMs })
+    const victim = yield* serve(yaml(line?.url ?? ""), { graceMs })
     const survivors = yield* Effect.forEach([1, 2], () => serve(yaml(redisUrl ?? ""), { graceMs }), {
       concurrency: "unbounded"
     })
@@ -387,3 +381,105 @@ for (const ledger of ["PostgreSQL", "Redis"] as const) {
     }
   )
 }
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Rate limits
+// ---------------------------------------------------------------------------------------------------------------------
+
+describe.skipIf(redisUrl === undefined)("two gateways with their limits in one Redis", () => {
+  /** Both gateways with the limits given, and what asks one or the other of them. */
+  const twoGateways = Effect.fn(function*(limits: string, script: Script) {
+    const prefix = yield* redisPrefix
+    const upstream = yield* FakeUpstream.make
+    upstream.always(script)
+    const yaml = `${callers}${models(upstream.url)}
+tenants: { acme: { rate_limits: [${limits}] } }
+usage: { sinks: [{ type: noop }] }
+${storage("sqlite::memory:", { url: redisUrl ?? "", prefix })}`
+    const gateways = yield* Effect.forEach([1, 2], () => serve(yaml), { concurrency: "unbounded" })
+    return {
+      upstream,
+      /** Requests so many times, by so many workers, at both in turn; `told` grows with the answers. */
+      fire: (times: number, workers: number) => {
+        const told: Array<Told> = []
+        let next = 0
+        const worker = async () => {
+          while (next < times) {
+            const number = next++
+            const stream = number % 3 === 0
+            told.push(
+              await ask({
+                url: gateways[number % 2]?.url ?? "",
+                secret: secrets[number % secrets.length] ?? "",
+                id: `r${number}`,
+                body: { model: "p::one", stream, messages: [{ role: "user", content: "hello" }] }
+              })
+            )
+          }
+        }
+        return { told, done: Promise.all(Array.from({ length: workers }, worker)) }
+      }
+    }
+  })
+
+  const isRefused = (told: Told): void => {
+    assert.deepStrictEqual([told.status, codeOf(told)], [429, "rate_limited"], JSON.stringify(told.body))
+    assert.match(told.headers.get("retry-after") ?? "none", /^[1-9]\d*$/)
+  }
+
+  it.live(
+    "let exactly as many requests through as the limit says",
+    (context) =>
+      Effect.gen(function*() {
+        // One comes back in a quarter of an hour, which this does not take.
+        const { fire, upstream } = yield* twoGateways("{ per: tenant, requests: 100, window: 1d }", openAi.answer())
+        const { done, told } = fire(400, 20)
+        yield* Effect.promise(() => done)
+        const [passed, others] = [
+          told.filter(({ status }) => status === 200),
+          told.filter(({ status }) => status !== 200)
+        ]
+        yield* Effect.promise(() => context.annotate(`${told.length} requests: ${passed.length} passed`))
+        assert.lengthOf(passed, 100)
+        assert.isTrue(passed.every(({ isComplete }) => isComplete))
+        assert.lengthOf(upstream.requests, 100)
+        for (const refused of others) isRefused(refused)
+        const remaining = passed.map(({ headers }) => Number(headers.get("x-ratelimit-remaining-requests")))
+        assert.deepStrictEqual(remaining.toSorted((a, b) => a - b), Array.from({ length: 100 }, (_, left) => left))
+        for (const { headers } of told) {
+          assert.strictEqual(headers.get("x-ratelimit-limit-requests"), "100")
+          assert.match(headers.get("x-ratelimit-reset-requests") ?? "", /^\d+(\.\d+)?s$/)
+        }
+        assert.isTrue(others.every(({ headers }) => headers.get("x-ratelimit-remaining-requests") === "0"))
+      }),
+    60_000
+  )
+
+  it.live(
+    "let exactly as many requests run at the same time as the limit says",
+    () =>
+      Effect.gen(function*() {
+        let release = (): void => {}
+        const released = new Promise<void>((resolve) => {
+          release = resolve
+        })
+        const { fire, upstream } = yield* twoGateways(
+          "{ per: tenant, concurrent: 10 }",
+          withFault(openAi.answer(), fault.holdHeaders(released))
+        )
+        const { done, told } = fire(60, 60)
+        // What runs is held at the upstream; what is refused is answered at once.
+        yield* Effect.promise(() => upstream.waitForRequest(9, 20_000))
+        while (told.length < 50) yield* Effect.sleep(10)
+        for (const refused of told) isRefused(refused)
+        assert.strictEqual(upstream.inFlight(), 10)
+        release()
+        yield* Effect.promise(() => done)
+        assert.isTrue(told.slice(50).every(({ isComplete }) => isComplete))
+        const again = fire(10, 10)
+        yield* Effect.promise(() => again.done)
+        assert.isTrue(again.told.every(({ isComplete }) => isComplete), "all places are free again")
+      }),
+    60_000
+  )
+})
