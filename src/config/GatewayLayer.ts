@@ -138,8 +138,14 @@ const recordsGather = 50
 const unknownPrice = (configured: GatewayConfig["defaults"]["unknownPrice"]): UnknownPrice =>
   typeof configured === "string" ? configured : { flatNanoUsd: nanoUsd(configured.flatUsd) }
 
+/** What no configuration says. */
+export interface GatewayLayerOptions {
+  /** As `BudgetOptions.graceMs`. */
+  readonly graceMs?: number
+}
+
 /** Everything that the configuration describes, short of the listening socket. */
-export const layer = (config: GatewayConfig) => {
+export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) => {
   const providers = Object.entries(config.providers).map(([slug, provider]) => providerLayer(slug, provider))
   const { attempts, budgetWarnings, retry, timeZone, timeouts } = config.defaults
   const gateway = Gateway.layer({
@@ -151,7 +157,8 @@ export const layer = (config: GatewayConfig) => {
       timeZone,
       unknownPrice: unknownPrice(config.defaults.unknownPrice),
       warnAt: budgetWarnings.map((percent) => percent / 100),
-      isRemote: Stores.areRemote(config)
+      isRemote: Stores.areRemote(config),
+      ...options
     }
   })
   // Moderation asks the gateway's own models, so interceptors come last.

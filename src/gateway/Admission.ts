@@ -44,6 +44,8 @@ export interface AdmissionOptions {
   readonly warnAt: ReadonlyArray<number>
   /** Whether stores are asked over a network, and so better at the same time than one after another. */
   readonly isRemote: boolean
+  /** Places and reservations outlive a request's own deadline by this much, ms: it may be late in noticing. */
+  readonly graceMs: number
 }
 
 /** What the limits and budgets of one gateway say. */
@@ -92,8 +94,6 @@ export interface ModelCost {
   readonly costNanoUsd: number
 }
 
-/** Places and reservations outlive a request's own deadline by this much, ms: it may be late in noticing. */
-const graceMs = 60_000
 /** Answers whose length the request does not bound are taken for this long by the limits of tokens. */
 const usualAnswer = 1_000
 /** Warnings that are remembered; beyond that some may come twice. */
@@ -137,7 +137,7 @@ const modelsOf = (plan: Plan): ReadonlyArray<string> =>
 
 /** Makes the admission over the given stores. */
 export const make = (options: AdmissionOptions): Admission => {
-  const { audit, budgets, isRemote, limits, tenants, unknownPrice, warnAt, windows } = options
+  const { audit, budgets, graceMs, isRemote, limits, tenants, unknownPrice, warnAt, windows } = options
   /** Warnings that were given, by account and share. */
   const warned = new Set<string>()
 
@@ -247,7 +247,7 @@ export const make = (options: AdmissionOptions): Admission => {
     hold(exchange.recordId, shared, plan.candidates)
     for (const model of modelsOf(plan)) {
       hold(
-        `${exchange.recordId}:${model}`,
+        `${exchange.recordId}#${model}`,
         Limits.modelAccounts(declared, model, windows, now),
         plan.candidates.filter((candidate) => candidate.model.id === model),
         model

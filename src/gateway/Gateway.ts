@@ -93,9 +93,15 @@ export interface BudgetOptions {
   readonly warnAt?: ReadonlyArray<number>
   /** Whether budgets or limits are asked for over a network, and so better at the same time than one after another. */
   readonly isRemote?: boolean
+  /**
+   * How long after its deadline the money and the places of a request stay taken whose replica has died, ms; default
+   * 60,000. A living one may be late by less than that.
+   */
+  readonly graceMs?: number
 }
 
 const defaultWarnAt = [0.8, 0.95]
+const defaultGrace = 60_000
 
 /** How hard is tried where neither configuration nor route says otherwise. */
 export const defaultAttempts = 4
@@ -180,8 +186,13 @@ const make = Effect.fnUntraced(function*(
   const interceptors = yield* InterceptorRegistry
   const audit = Option.getOrUndefined(yield* Effect.serviceOption(AuditTrail))
   const ledger = yield* Ledger.make(options.ledger ?? {})
-  const { isRemote = false, timeZone = "UTC", unknownPrice = "deny_if_budgeted", warnAt = defaultWarnAt } =
-    options.budgets ?? {}
+  const {
+    graceMs = defaultGrace,
+    isRemote = false,
+    timeZone = "UTC",
+    unknownPrice = "deny_if_budgeted",
+    warnAt = defaultWarnAt
+  } = options.budgets ?? {}
   const admission = Admission.make({
     tenants: Option.getOrUndefined(yield* Effect.serviceOption(Tenants)),
     limits: Option.getOrUndefined(yield* Effect.serviceOption(RateLimits)),
@@ -190,7 +201,8 @@ const make = Effect.fnUntraced(function*(
     windows: new Windows(timeZone),
     unknownPrice,
     warnAt,
-    isRemote
+    isRemote,
+    graceMs
   })
   const types = yield* TypeRegistry
   const resolve = yield* Resolution.make({

@@ -74,8 +74,9 @@ export class UsageLog extends Context.Service<UsageLog, {
    */
   readonly aggregate: (query: UsageQuery) => Effect.Effect<ReadonlyArray<UsageRow>, GatewayError>
   /**
-   * What the requests cost whose budgets were reserved under these ids (a record's `id`), in nano-USD, records of their
-   * single attempts included; one that left no record is absent. Fails with `store_unavailable`.
+   * What the requests cost whose budgets were reserved under these ids, in nano-USD, records of their single attempts
+   * included; one that left no record is absent. An id is a record's `id`, or `ID#MODEL` for what that model cost of it.
+   * Fails with `store_unavailable`.
    */
   readonly costs: (ids: ReadonlyArray<string>) => Effect.Effect<ReadonlyMap<string, number>, GatewayError>
 }>()("llm-gateway/sdk/UsageLog") {}

@@ -10,7 +10,7 @@ import { IssuedKeyJson, KeyJson, KeyListJson } from "../../src/sdk/KeyJson.ts"
 import { type KeyGateway, startKeyGateway } from "../fixtures/KeyGateway.ts"
 import { isJson, type Json } from "../fixtures/Script.ts"
 import { isolated, postgresUrl } from "../fixtures/Stores.ts"
-import { startTcpProxy, type TcpProxy } from "../fixtures/ServerLine.ts"
+import { type TcpProxy, tcpProxy } from "../fixtures/TcpProxy.ts"
 
 const strictly = { onExcessProperty: "error" } as const
 const decodeIssued = Schema.decodeUnknownSync(IssuedKeyJson, strictly)
@@ -382,12 +382,9 @@ describe.skipIf(postgresUrl === undefined)("a gateway whose PostgreSQL goes away
   let proxy: TcpProxy
   beforeAll(() =>
     Effect.gen(function*() {
-      const url = new URL(yield* isolated(postgresUrl ?? ""))
-      proxy = yield* startTcpProxy(url.hostname, url.port === "" ? 5432 : Number(url.port))
-      url.hostname = "127.0.0.1"
-      url.port = String(proxy.port)
+      proxy = yield* tcpProxy(yield* isolated(postgresUrl ?? ""), 5432)
       gateway = yield* Effect.promise(() =>
-        startKeyGateway(keysIn(url.href, { keys: [adminOf("acme")], freshMs: 100, patienceMs: 300 }))
+        startKeyGateway(keysIn(proxy.url, { keys: [adminOf("acme")], freshMs: 100, patienceMs: 300 }))
       )
     }).pipe(Scope.provide(scope), Effect.runPromise)
   )
@@ -403,7 +400,8 @@ describe.skipIf(postgresUrl === undefined)("a gateway whose PostgreSQL goes away
     const used = await create()
     const unused = await create()
     assert.strictEqual((await chat(used.secret)).status, 200)
-    proxy.set(line)
+    if (line === "cut") await proxy.cut()
+    else proxy.silence()
     const until = performance.now() + 1500
     let served = 0
     while (performance.now() < until) {
@@ -418,7 +416,8 @@ describe.skipIf(postgresUrl === undefined)("a gateway whose PostgreSQL goes away
       assert.deepStrictEqual([openAi.status, openAi.headers.get("retry-after")], [503, "1"])
     }
     assert.strictEqual(await refused(chat("no key at all")), "401 unauthorized")
-    proxy.set("open")
+    if (line === "cut") await proxy.mend()
+    else proxy.speak()
     let back = await chat(unused.secret)
     const patience = performance.now() + 10_000
     while (back.status === 503 && performance.now() < patience) back = await chat(unused.secret)

@@ -11,7 +11,7 @@ import { Budgets } from "../../../src/sdk/Budgets.ts"
 import { fail, StoreUnavailable } from "../../../src/sdk/GatewayError.ts"
 import { UsageLog } from "../../../src/sdk/UsageLog.ts"
 import { postgresUrl, redisUrl } from "../../fixtures/Stores.ts"
-import { startTcpProxy, type TcpProxy } from "../../fixtures/TcpProxy.ts"
+import { type TcpProxy, tcpProxy } from "../../fixtures/TcpProxy.ts"
 import { account, database, eventually, figures, postgresSchema, redisClient, redisPrefix } from "./Ledgers.ts"
 
 interface Reached {
@@ -26,27 +26,14 @@ interface Remote {
   readonly reach: (options: RemoteLedgerOptions) => Effect.Effect<Reached, never, Scope.Scope>
 }
 
-const proxyTo = (url: string, defaultPort: number): Effect.Effect<TcpProxy, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.promise(() => startTcpProxy(url, defaultPort)),
-    (proxy) => Effect.promise(() => proxy.cut())
-  )
-
-const through = (url: string, { port }: TcpProxy): string => {
-  const proxied = new URL(url)
-  proxied.hostname = "127.0.0.1"
-  proxied.port = String(port)
-  return proxied.href
-}
-
 const remotes: ReadonlyArray<Remote> = [
   {
     name: "PostgreSQL",
     available: postgresUrl !== undefined,
     reach: Effect.fnUntraced(function*(options) {
       const url = yield* postgresSchema
-      const proxy = yield* proxyTo(url, 5432)
-      return { proxy, layer: Layer.provide(BudgetsPostgres.layer(options), database(through(url, proxy))) }
+      const proxy = yield* tcpProxy(url, 5432)
+      return { proxy, layer: Layer.provide(BudgetsPostgres.layer(options), database(proxy.url)) }
     })
   },
   {
@@ -55,9 +42,9 @@ const remotes: ReadonlyArray<Remote> = [
     reach: Effect.fnUntraced(function*(options) {
       const prefix = yield* redisPrefix
       const url = redisUrl ?? ""
-      const proxy = yield* proxyTo(url, 6379)
+      const proxy = yield* tcpProxy(url, 6379)
       const layer = BudgetsRedis.layer({ ...options, prefix })
-      return { proxy, layer: Layer.provide(layer, redisClient(through(url, proxy))) }
+      return { proxy, layer: Layer.provide(layer, redisClient(proxy.url)) }
     })
   }
 ]
@@ -439,7 +426,7 @@ describe.skipIf(redisUrl === undefined)("budgets in Redis", () => {
     () =>
       Effect.gen(function*() {
         const prefix = yield* redisPrefix
-        const proxy = yield* proxyTo(redisUrl ?? "", 6379)
+        const proxy = yield* tcpProxy(redisUrl ?? "", 6379)
         yield* Effect.gen(function*() {
           yield* reserve("1")
           yield* Effect.promise(() => proxy.cut())
@@ -453,7 +440,7 @@ describe.skipIf(redisUrl === undefined)("budgets in Redis", () => {
           yield* standing(0, 100)
         }).pipe(Effect.provide(
           BudgetsRedis.layer({ prefix, timeoutMs: 300, sweepIntervalMs: 3_600_000 }).pipe(
-            Layer.provide(Layer.orDie(NodeRedis.layer({ url: through(redisUrl ?? "", proxy) })))
+            Layer.provide(Layer.orDie(NodeRedis.layer({ url: proxy.url })))
           )
         ))
       }),

@@ -10,7 +10,7 @@ import { createInterface } from "node:readline"
 import * as RateLimitsRedis from "../../../src/modules/rateLimits/RateLimitsRedis.ts"
 import { enter, type RateDemand, RateLimits } from "../../../src/sdk/RateLimits.ts"
 import { redisUrl } from "../../fixtures/Stores.ts"
-import { startTcpProxy, type TcpProxy } from "../../fixtures/TcpProxy.ts"
+import { type TcpProxy, tcpProxy } from "../../fixtures/TcpProxy.ts"
 import * as OnRedis from "./OnRedis.ts"
 
 const of = (key: string, options: Partial<RateDemand> = {}): RateDemand => ({
@@ -26,11 +26,6 @@ const group = (key: string, limit: number) => ({ key, name: "concurrent requests
 const remaining = (limits: RateLimits["Service"], key: string) =>
   Effect.map(limits.take([of(key, { amount: 0 })]), ([level]) => level?.remaining)
 const soon = { schedule: Schedule.spaced("10 millis"), times: 1000 }
-
-const proxied = Effect.acquireRelease(
-  Effect.promise(() => startTcpProxy(OnRedis.url, 6379)),
-  (proxy) => Effect.promise(() => proxy.cut())
-)
 
 /** What this module has logged. */
 interface Told {
@@ -65,12 +60,12 @@ const withFar = <A, E>(
   use: (far: Far) => Effect.Effect<A, E, Scope.Scope | Redis.Redis>
 ) =>
   Effect.gen(function*() {
-    const proxy = yield* proxied
+    const proxy = yield* tcpProxy(OnRedis.url, 6379)
     const told: Array<Told> = []
     const prefix = OnRedis.freshPrefix()
     const far = RateLimitsRedis.layer({ ...options, prefix }).pipe(
       Layer.provide(
-        Layer.fresh(NodeRedis.layer({ url: `redis://127.0.0.1:${proxy.port}`, disableOfflineQueue: !offlineQueue }))
+        Layer.fresh(NodeRedis.layer({ url: proxy.url, disableOfflineQueue: !offlineQueue }))
       )
     )
     return yield* Effect.gen(function*() {

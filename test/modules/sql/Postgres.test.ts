@@ -1,11 +1,12 @@
 /** What is PostgreSQL's own: addresses, passwords that stay secret, and a server that goes away and comes back. */
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Deferred, Effect, Exit, Fiber, Layer, Redacted } from "effect"
+import { createServer } from "node:net"
 import { SqlClient } from "effect/sql"
-import { connect, createServer, type Server, type Socket } from "node:net"
 import { inspect } from "node:util"
 import * as Sql from "../../../src/modules/sql/Sql.ts"
 import { isolated, postgresUrl } from "../../fixtures/Stores.ts"
+import { tcpProxy } from "../../fixtures/TcpProxy.ts"
 
 const open = (url: string) =>
   Effect.map(
@@ -81,41 +82,6 @@ describe("an address that cannot be used", () => {
         assert.include(error.message, "does not exist")
       })
   )
-})
-
-/** A way to a server that can be cut, so that nobody answers, or clogged, so that nothing comes through. */
-const wayTo = Effect.fnUntraced(function*(url: string) {
-  const far = new URL(url)
-  const sockets = new Set<Socket>()
-  let server: Server | undefined
-  const listen = (port: number) =>
-    Effect.callback<number>((resume) => {
-      server = createServer((near) => {
-        const out = connect({ host: far.hostname, port: Number(far.port === "" ? 5432 : far.port) })
-        for (const socket of [near, out]) sockets.add(socket.on("error", () => {}))
-        out.pipe(near)
-        near.pipe(out)
-      }).listen(port, "127.0.0.1", () => {
-        const address = server?.address()
-        resume(Effect.succeed(typeof address === "object" ? address?.port ?? 0 : 0))
-      })
-    })
-  const cut = Effect.sync(() => {
-    server?.close()
-    for (const socket of sockets) socket.destroy()
-    sockets.clear()
-  })
-  const port = yield* Effect.acquireRelease(listen(0), () => cut)
-  const near = new URL(url)
-  near.host = `127.0.0.1:${port}`
-  return {
-    url: near.href,
-    cut,
-    restore: listen(port),
-    clog: Effect.sync(() => {
-      for (const socket of sockets) socket.unpipe().pause()
-    })
-  }
 })
 
 describe.skipIf(postgresUrl === undefined)("PostgreSQL", () => {
@@ -196,16 +162,16 @@ describe.skipIf(postgresUrl === undefined)("PostgreSQL", () => {
 
   it.live("a server that is down for a while fails what is asked meanwhile, and is found again", () =>
     Effect.gen(function*() {
-      const way = yield* wayTo(yield* isolated(postgresUrl ?? ""))
+      const way = yield* tcpProxy(yield* isolated(postgresUrl ?? ""), 5432)
       const sql = yield* open(way.url)
       const ping = Effect.provideService(Sql.ping, SqlClient.SqlClient, sql)
       for (let round = 0; round < 2; round++) {
         yield* ping
-        yield* way.cut
+        yield* Effect.promise(() => way.cut())
         for (const use of [ping, sql`SELECT 1`, sql.withTransaction(sql`SELECT 1`)]) {
           assert.strictEqual((yield* Effect.flip(use)).reason._tag, "ConnectionError")
         }
-        yield* way.restore
+        yield* Effect.promise(() => way.mend())
         yield* ping
         assert.deepStrictEqual(yield* sql.withTransaction(sql`SELECT 1 AS one`), [{ one: 1 }])
       }
@@ -213,13 +179,13 @@ describe.skipIf(postgresUrl === undefined)("PostgreSQL", () => {
 
   it.live("a server that says nothing any more fails the health check", () =>
     Effect.gen(function*() {
-      const way = yield* wayTo(yield* isolated(postgresUrl ?? ""))
+      const way = yield* tcpProxy(yield* isolated(postgresUrl ?? ""), 5432)
       const sql = yield* open(way.url)
-      yield* way.clog
+      way.silence()
       const error = yield* Effect.flip(Effect.provideService(Sql.ping, SqlClient.SqlClient, sql))
       assert.include(error.message, "2 seconds")
-      yield* way.cut
-      yield* way.restore
+      yield* Effect.promise(() => way.cut())
+      yield* Effect.promise(() => way.mend())
       // The first may still find the connection that is just being cut.
       yield* Effect.retry(Effect.provideService(Sql.ping, SqlClient.SqlClient, sql), { times: 3 })
     }))

@@ -246,6 +246,18 @@ describe.each(stores)("on $name", ({ there, url }) => {
           assert.strictEqual(total?.unpriced, 1)
         }))
 
+      it.effect("what one model cost of a request, for the budgets by model", () =>
+        Effect.gen(function*() {
+          yield* empty
+          const of = (id: string, modelUsed: string, costNanoUsd: number) =>
+            record({ id, kind: id.includes("#") ? "attempt" : "request", modelUsed, costNanoUsd })
+          yield* write([of("a", "p::m", 1), of("a#2", "q::n#1", 10), of("a#3", "p::m", 100), of("b", "p::m", 1000)])
+          assert.deepStrictEqual(
+            Object.fromEntries(yield* costs(["a", "a#p::m", "a#q::n#1", "a#q::n", "b#p::m", "b#q::n#1", "c#p::m"])),
+            { a: 111, "a#p::m": 101, "a#q::n#1": 10, "b#p::m": 1000 }
+          )
+        }))
+
       it.effect("records and what goes with them are one transaction where the ledger wants it", () =>
         Effect.gen(function*() {
           yield* empty

@@ -189,21 +189,29 @@ export const make = (sql: SqlClient.SqlClient): UsageQueries => {
   })
 
   const asked = isPg
-    ? (list: string) => sql`SELECT jsonb_array_elements_text(${list}::jsonb) COLLATE "C"`
-    : (list: string) => sql`SELECT value FROM json_each(${list})`
+    ? (list: string) =>
+      sql`SELECT (value ->> 0)::INTEGER, (value ->> 1) COLLATE "C", (value ->> 2) COLLATE "C"
+        FROM jsonb_array_elements(${list}::jsonb) AS list (value)`
+    : (list: string) => sql`SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(${list})`
   const costs = Effect.fn("UsageSql.costs")(function*(ids: ReadonlyArray<string>) {
-    // A reservation's id comes back as it was asked for, however it is kept.
-    const stored = new Map(ids.map((id) => [storedText(id), id]))
-    if (stored.size === 0) return new Map<string, number>()
-    const rows = yield* sql<{ readonly id: string; readonly cost: Sum }>`
-      WITH asked (id) AS (${asked(JSON.stringify(Array.from(stored.keys())))}),
-      found (id, cost_nano_usd) AS (
-        SELECT asked.id, r.cost_nano_usd FROM asked JOIN usage_records AS r ON r.id = asked.id
+    // An id comes back as it was asked for, however it is kept.
+    const distinct = Array.from(new Set(ids))
+    if (distinct.length === 0) return new Map<string, number>()
+    const list = distinct.map((id, place) => {
+      const at = id.indexOf("#")
+      return at < 0 ? [place, storedText(id), null] : [place, storedText(id.slice(0, at)), storedText(id.slice(at + 1))]
+    })
+    const rows = yield* sql<{ readonly place: number; readonly cost: Sum }>`
+      WITH asked (place, record, model) AS (${asked(JSON.stringify(list))}),
+      found (place, cost_nano_usd) AS (
+        SELECT asked.place, r.cost_nano_usd FROM asked JOIN usage_records AS r ON r.id = asked.record
+          WHERE asked.model IS NULL OR r.model_used = asked.model
         UNION ALL
-        SELECT asked.id, r.cost_nano_usd FROM asked JOIN usage_records AS r ON r.request_record = asked.id
+        SELECT asked.place, r.cost_nano_usd FROM asked JOIN usage_records AS r ON r.request_record = asked.record
+          WHERE asked.model IS NULL OR r.model_used = asked.model
       )
-      SELECT id, ${total(sql`cost_nano_usd`)} AS cost FROM found GROUP BY id`
-    return new Map(rows.map(({ cost, id }) => [stored.get(id) ?? id, Number(cost)]))
+      SELECT place, ${total(sql`cost_nano_usd`)} AS cost FROM found GROUP BY place`
+    return new Map(rows.map(({ cost, place }) => [distinct[place] ?? "", Number(cost)]))
   })
 
   const sweep = Effect.fn("UsageSql.sweep")(function*(before: number) {
