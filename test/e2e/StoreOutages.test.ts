@@ -8,7 +8,7 @@ import { hash, randomBytes } from "node:crypto"
 import * as Sql from "../../src/modules/sql/Sql.ts"
 import { BudgetList } from "../../src/sdk/GatewayApi.ts"
 import { IssuedKeyJson } from "../../src/sdk/KeyJson.ts"
-import { ask, codeOf, type Told } from "../fixtures/ChatClient.ts"
+import { ask, codeOf, native, type Told } from "../fixtures/ChatClient.ts"
 import * as FakeUpstream from "../fixtures/FakeUpstream.ts"
 import { fault, withFault } from "../fixtures/Fault.ts"
 import { openAi } from "../fixtures/OpenAiWire.ts"
@@ -65,19 +65,13 @@ const decodeBudgets = Schema.decodeUnknownSync(BudgetList)
 
 const createKey = (gateway: ServedGateway): Effect.Effect<string> =>
   Effect.promise(async () => {
-    const response = await fetch(`${gateway.url}/llm-gateway/v1/admin/keys`, {
-      method: "POST",
-      headers: { authorization: "Bearer admin", "content-type": "application/json" },
-      body: JSON.stringify({ tenant: "free" })
-    })
+    const response = await native(gateway, "/admin/keys", "admin", { tenant: "free" })
     return decodeIssued(await response.json()).secret
   })
 
 const budget = (gateway: ServedGateway) =>
   Effect.promise(async () => {
-    const response = await fetch(`${gateway.url}/llm-gateway/v1/budgets`, {
-      headers: { authorization: "Bearer thrifty" }
-    })
+    const response = await native(gateway, "/budgets", "thrifty")
     if (response.status !== 200) return `${response.status}`
     const [only] = decodeBudgets(await response.json()).budgets
     return `spent ${Math.round((only?.spentUsd ?? 0) * 1e9)} reserved ${Math.round((only?.reservedUsd ?? 0) * 1e9)}`
