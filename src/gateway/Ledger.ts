@@ -132,32 +132,42 @@ export const make = Effect.fnUntraced(function*(
     write: commit
   })
 
+  /** What was written when the last answer gave up waiting: as long as that is all, so would the next one. */
+  let inVain = -1
   // Requests are accounted for where they cannot be interrupted any more; waiting for longer than this is not accounting.
   const committed = Effect.timeoutOrElse(Effect.interruptible(queue.flush), {
     duration: commitTimeoutMs,
-    orElse: () => Effect.fail(notSafe)
+    orElse: () => {
+      inVain = queue.stats.written
+      return Effect.fail(notSafe)
+    }
   })
 
   /** The queue's retries at the time when the last commit is known to have come through. */
   let retried = 0
   let written = 0
+  const isStalled = (): boolean => {
+    const { stats } = queue
+    if (stats.written > written || stats.queued === 0) {
+      written = stats.written
+      retried = stats.retries
+    }
+    return stats.retries > retried || (stats.queued > 0 && stats.written === inVain)
+  }
   return {
     post: (entry, isAnswered) => {
       if (entry.records.length === 0 && entry.settlements.length === 0) return Effect.void
       const waits = isStrict && isAnswered
-      if (queue.offer(entry)) return !isStrict ? Effect.void : isAnswered ? committed : Effect.ignore(committed)
+      if (queue.offer(entry)) {
+        if (waits) return committed
+        // A refusal need not wait for what it is about.
+        return isStrict && !isStalled() ? Effect.ignore(committed) : Effect.void
+      }
       // The queue has told of the record that is lost; the money must not be held for ever all the same.
       const released = Effect.ignore(settle(entry.settlements))
       return waits ? Effect.andThen(released, Effect.fail(notSafe)) : released
     },
-    open: Effect.suspend(() => {
-      const { stats } = queue
-      if (stats.written > written || stats.queued === 0) {
-        written = stats.written
-        retried = stats.retries
-      }
-      return isStrict && stats.retries > retried ? Effect.fail(stalled) : Effect.void
-    }),
+    open: Effect.suspend(() => isStrict && isStalled() ? Effect.fail(stalled) : Effect.void),
     stats: queue.stats
   }
 })

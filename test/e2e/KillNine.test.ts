@@ -10,7 +10,7 @@ import path from "node:path"
 import { fileURLToPath } from "node:url"
 import * as Sql from "../../src/modules/sql/Sql.ts"
 import { BudgetList } from "../../src/sdk/GatewayApi.ts"
-import { ask, type Told } from "../fixtures/ChatClient.ts"
+import { ask, native, type Told } from "../fixtures/ChatClient.ts"
 import { startChildServer } from "../fixtures/ChildServer.ts"
 import { serve, type ServedGateway, temporaryFolder } from "../fixtures/ServedGateway.ts"
 import { isolated, postgresUrl } from "../fixtures/Stores.ts"
@@ -40,10 +40,10 @@ const workers = 12
 /** Asks for whole answers and streams in turn until told to end; `told` grows with the answers. */
 const load = (url: string, run: string) => {
   const told: Array<Told> = []
-  let isOver = false
+  const stop = new AbortController()
   let next = 0
   const worker = async () => {
-    while (!isOver) {
+    while (!stop.signal.aborted) {
       const number = next++
       const stream = number % 2 === 0
       told.push(
@@ -64,7 +64,7 @@ const load = (url: string, run: string) => {
   return {
     told,
     end: async () => {
-      isOver = true
+      stop.abort()
       await done
     }
   }
@@ -74,7 +74,7 @@ const decodeBudgets = Schema.decodeUnknownSync(BudgetList)
 
 /** What the budgets say is spent, nano-USD, by name. */
 const spent = async (gateway: ServedGateway): Promise<Readonly<Record<string, number>>> => {
-  const response = await fetch(`${gateway.url}/llm-gateway/v1/budgets`, { headers: { authorization: "Bearer secret" } })
+  const response = await native(gateway, "/budgets", "secret")
   const { budgets } = decodeBudgets(await response.json())
   return Object.fromEntries(budgets.map(({ name, spentUsd }) => [name, Math.round(spentUsd * 1e9)]))
 }

@@ -11,7 +11,7 @@ import { hash, randomBytes } from "node:crypto"
 import { setTimeout as delay } from "node:timers/promises"
 import * as Sql from "../../src/modules/sql/Sql.ts"
 import { BudgetList } from "../../src/sdk/GatewayApi.ts"
-import { ask, codeOf, type Told } from "../fixtures/ChatClient.ts"
+import { ask, codeOf, native, type Told } from "../fixtures/ChatClient.ts"
 import * as FakeUpstream from "../fixtures/FakeUpstream.ts"
 import { fault, withFault } from "../fixtures/Fault.ts"
 import { openAi } from "../fixtures/OpenAiWire.ts"
@@ -197,9 +197,7 @@ const decodeBudgets = Schema.decodeUnknownSync(BudgetList)
 
 /** The budgets as their owner sees them; undefined where the gateway does not answer. */
 const shown = async (gateway: ServedGateway, secret: string): Promise<typeof BudgetList.Type | undefined> => {
-  const response = await fetch(`${gateway.url}/llm-gateway/v1/budgets`, {
-    headers: { authorization: `Bearer ${secret}` }
-  }).catch(() => undefined)
+  const response = await native(gateway, "/budgets", secret).catch(() => undefined)
   if (response === undefined) return undefined
   const text = await response.text()
   return response.status === 200 ? decodeBudgets(JSON.parse(text)) : undefined
@@ -313,7 +311,7 @@ const threeGateways = Effect.fn(
 
     const counts: Record<string, number> = {}
     for (const { told: answer } of told) {
-      const kind = answer.isComplete ? "complete" : `${answer.status ?? "none"} ${codeOf(answer) ?? ""}`.trim()
+      const kind = answer.isComplete ? "complete" : `${answer.status ?? "none"} ${codeOf(answer)}`.trim()
       counts[kind] = (counts[kind] ?? 0) + 1
     }
     const figures = JSON.stringify({ seed, counts })
