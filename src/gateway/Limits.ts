@@ -44,7 +44,7 @@ const isPlain = /^[\x20-\x7e]{0,150}$/
  * Names of any characters, put together so that no two lists of names look the same. Stores take keys of some length and of
  * characters that every database knows, so that long and unusual names stand in them as their hashes.
  */
-const joined = (...names: ReadonlyArray<string>): string => {
+export const joined = (...names: ReadonlyArray<string>): string => {
   const together = names.map((name) => `${name.length}:${name}`).join("")
   return isPlain.test(together) ? together : `#${hash("sha256", together, "base64url")}`
 }
