@@ -6,7 +6,7 @@
  * `section` turns the file's snake_case keys into camelCase ones *after* all fields are decoded, so that every problem of
  * a section is found in one go and is located in the file's own spelling.
  */
-import { DateTime, Option, Redacted, Schema, SchemaGetter, SchemaTransformation } from "effect"
+import { DateTime, Option, Redacted, Result, Schema, SchemaGetter, SchemaTransformation } from "effect"
 
 /** `max_body` as `maxBody`. */
 type Camel<K extends string> = K extends `${infer Head}_${infer Rest}` ? `${Head}${Capitalize<Camel<Rest>>}` : K
@@ -104,6 +104,28 @@ export const HttpUrlOrEmpty = Schema.String.annotate({ message: httpProblem }).c
 
 /** An http or https URL without credentials. */
 export const HttpUrl = HttpUrlOrEmpty.check(Schema.isMinLength(1, { message: httpProblem }))
+
+const redisProblem = "expected redis://host:port or rediss://host:port"
+const redisUnreadable = "cannot be read; it has the form redis://user:password@host:6379/0, with characters such as " +
+  "/ ? # @ % in the password percent-encoded"
+
+const isDecodable = (text: string): boolean => Result.isSuccess(Result.try(() => decodeURIComponent(text)))
+
+/** What the client would die of when it is made, and then with a stack instead of a line. */
+const redisUrlProblem = (text: string): string | undefined => {
+  // Another check tells of it, or it is none.
+  if (!/^rediss?:\/\/./.test(text)) return undefined
+  if (!URL.canParse(text)) return redisUnreadable
+  const { hostname, password, pathname, username } = new URL(text)
+  return hostname !== "" && isDecodable(username) && isDecodable(password) && /^(?:\/\d{0,9})?$/.test(pathname)
+    ? undefined
+    : redisUnreadable
+}
+
+/** The address of a Redis, with a number of a database if any; an empty text is let through for `secretAbsentIfEmpty`. */
+export const RedisUrlOrEmpty = matching(/^(?:|rediss?:\/\/.+)$/u, redisProblem).check(
+  Schema.makeFilter(redisUrlProblem)
+)
 
 /** A URL that paths are appended to, without query and fragment; decoded without slashes at its end. */
 export const BaseUrl = HttpUrlOrEmpty.check(

@@ -21,6 +21,7 @@ import {
   matching,
   Moment,
   oneOf,
+  RedisUrlOrEmpty,
   secretAbsentIfEmpty,
   secrets,
   section,
@@ -395,7 +396,7 @@ const Storage = section({
     ),
     "sqlite:./data/gateway.db"
   ),
-  redis: secretAbsentIfEmpty(matching(/^(?:|rediss?:\/\/.+)$/u, "expected redis://host:port or rediss://host:port")),
+  redis: secretAbsentIfEmpty(RedisUrlOrEmpty),
   redis_prefix: defaulted(
     matching(/^[A-Za-z0-9:._-]{1,64}$/u, "expected up to 64 of A-Z, a-z, 0-9 and :._-"),
     "llm-gateway:"

@@ -247,7 +247,7 @@ export const make = (options: AdmissionOptions): Admission => {
     hold(exchange.recordId, shared, plan.candidates)
     for (const model of modelsOf(plan)) {
       hold(
-        `${exchange.recordId}#${model}`,
+        `${exchange.recordId}#${Limits.fitForKey(model)}`,
         Limits.modelAccounts(declared, model, windows, now),
         plan.candidates.filter((candidate) => candidate.model.id === model),
         model

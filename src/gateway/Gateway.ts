@@ -100,6 +100,9 @@ export interface BudgetOptions {
   readonly graceMs?: number
 }
 
+/** Characters of a tag that an interceptor adds, as many as callers' own may have. */
+const maxTag = 128
+
 const defaultWarnAt = [0.8, 0.95]
 const defaultGrace = 60_000
 
@@ -233,7 +236,10 @@ const make = Effect.fnUntraced(function*(
         caller: exchange.caller,
         operation: "chat",
         headers: active.length === 0 ? noHeaders : withoutCredentials((yield* CurrentRequest).headers ?? noHeaders),
-        tag: (tag) => exchange.tags.push(tag)
+        tag: (tag) => {
+          // Not all plugins are type-checked, and what is no text would stop the sinks that write it down.
+          if (typeof tag === "string" && tag !== "") exchange.tags.push(tag.slice(0, maxTag))
+        }
       }
       const owners = admission.owners(exchange)
       // Interceptors may cost more than the request itself, so they get no request beyond the limits.

@@ -44,6 +44,8 @@ export interface Ledger {
 /** Entries that may wait, some KB each: minutes of an outage under load. */
 const capacity = 50_000
 const defaultCommitTimeout = 5_000
+/** Characters of a reservation's id in the log. */
+const maxShown = 100
 
 const unavailable = (message: string) => fail(new StoreUnavailable({ message, store: "usage" }))
 const notSafe = unavailable(
@@ -98,12 +100,30 @@ export const make = Effect.fnUntraced(function*(
     }
   )
 
+  /** One settlement that no store ever takes must not hold up the others, nor all records behind them. */
+  const settleEach = (store: Budgets["Service"], settlements: ReadonlyArray<Settlement>) =>
+    Effect.forEach(
+      settlements,
+      (settlement) =>
+        Effect.catch(store.settle([settlement]), (error) =>
+          error.code === "validation_error"
+            ? Effect.logError("a budget cannot be settled; its reservation is left to expire", {
+              reservation: settlement.id.slice(0, maxShown),
+              actualNanoUsd: settlement.actualNanoUsd,
+              error: error.message
+            })
+            : Effect.fail(error)),
+      { discard: true }
+    )
+
   const settle = (settlements: ReadonlyArray<Settlement>): Effect.Effect<void, SinkError> =>
     budgets === undefined || settlements.length === 0
       ? Effect.void
-      : Effect.mapError(
-        budgets.settle(settlements),
-        ({ message }) => new SinkError({ sink: "budgets", message })
+      : budgets.settle(settlements).pipe(
+        Effect.catch((error) =>
+          error.code === "validation_error" ? settleEach(budgets, settlements) : Effect.fail(error)
+        ),
+        Effect.mapError(({ message }) => new SinkError({ sink: "budgets", message }))
       )
 
   const commit = Effect.fnUntraced(function*(entries: ReadonlyArray<LedgerEntry>): Effect.fn.Return<void, SinkError> {

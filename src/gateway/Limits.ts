@@ -41,10 +41,16 @@ export const ownersOf = (lineage: ReadonlyArray<TenantPolicy>, caller: Caller): 
 const isPlain = /^[\x20-\x7e]{0,150}$/
 
 /**
+ * A name as it may stand in a key: as it is, where it is short and of common characters, so that a usage log can tell from
+ * a reservation's id which model it is for; else as its hash.
+ */
+export const fitForKey = (name: string): string => isPlain.test(name) ? name : joined(name)
+
+/**
  * Names of any characters, put together so that no two lists of names look the same. Stores take keys of some length and of
  * characters that every database knows, so that long and unusual names stand in them as their hashes.
  */
-const joined = (...names: ReadonlyArray<string>): string => {
+export const joined = (...names: ReadonlyArray<string>): string => {
   const together = names.map((name) => `${name.length}:${name}`).join("")
   return isPlain.test(together) ? together : `#${hash("sha256", together, "base64url")}`
 }

@@ -374,6 +374,22 @@ const table: ReadonlyArray<readonly [string, ...ReadonlyArray<string>]> = [
     "1: storage.redis: expected redis://host:port or rediss://host:port",
     "1: storage.fetch.allow[0]: expected a host name or a range of addresses such as 10.0.0.0/8"
   ],
+  [
+    "storage: { redis: \"redis://:s3cr#et@host:6379\" }",
+    "1: storage.redis: cannot be read; it has the form redis://user:password@host:6379/0, with characters such as / ? # @ % in the password percent-encoded"
+  ],
+  [
+    "storage: { redis: \"redis://:s3cr%et@host:6379\" }",
+    "1: storage.redis: cannot be read; it has the form redis://user:password@host:6379/0, with characters such as / ? # @ % in the password percent-encoded"
+  ],
+  [
+    "storage: { redis: \"redis://host:99999\" }",
+    "1: storage.redis: cannot be read; it has the form redis://user:password@host:6379/0, with characters such as / ? # @ % in the password percent-encoded"
+  ],
+  [
+    "storage: { redis: \"redis://host:6379/x\" }",
+    "1: storage.redis: cannot be read; it has the form redis://user:password@host:6379/0, with characters such as / ? # @ % in the password percent-encoded"
+  ],
   ["type_registry: { ttl: 1m }", "1: type_registry: needs either a folder or a url"],
   ["type_registry: { folder: a, url: https://b }", "1: type_registry: needs either a folder or a url"],
   [

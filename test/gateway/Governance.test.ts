@@ -541,6 +541,41 @@ describe("budgets", () => {
     })
   }
 
+  it.effect("of a model hold whatever it is called, and nobody's accounting stops at it", () => {
+    const { layer, records } = governed({
+      budgets: { unknownPrice: { flatNanoUsd: 1 } },
+      policies: [policy("acme", { budgets: [budget(1, "model"), budget(1)] })]
+    })
+    return Effect.gen(function*() {
+      const odd = ["a\0b", "\ud800", "x".repeat(500)]
+      for (const model of odd) yield* Effect.exit(chat({ ...request, model: `plain::${model}` })).pipe(as(acme))
+      assert.strictEqual(codeOf(yield* Effect.exit(chat()).pipe(as(acme))), "ok")
+      const [balance] = yield* balances.pipe(as(acme))
+      assert.strictEqual(balance?.reservedNanoUsd, 0)
+      assert.lengthOf(records, odd.length + 1)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("take only texts of interceptors for tags", () => {
+    const garbage: Interceptor = {
+      name: "garbage",
+      order: 1,
+      pre: (_, context) =>
+        Effect.sync(() => {
+          for (const tag of [undefined, 7, {}, "", "fine"]) Reflect.apply(context.tag, context, [tag])
+          return { type: "allow" } as const
+        })
+    }
+    const { layer, records } = governed({
+      interceptors: [garbage],
+      policies: [policy("acme", { budgets: [budget(1, "tag")] })]
+    })
+    return Effect.gen(function*() {
+      yield* chat().pipe(as(acme))
+      assert.deepStrictEqual(records[0]?.tags, ["red", "fine"])
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("warn once at each share that is spent", () => {
     const { events, layer } = governed({ policies: [policy("acme", { budgets: [budget(0.3)] })] })
     return Effect.gen(function*() {
