@@ -69,6 +69,14 @@ const subjectOf = (per: LimitScope, caller: Caller, model: string): string => {
   }
 }
 
+/** One rule for the same bucket counts: the lower. Together they would take from it twice, and two of one is too many. */
+const put = <D extends { readonly key: string; readonly limit: number }>(demands: Array<D>, demand: D): void => {
+  const at = demands.findIndex(({ key }) => key === demand.key)
+  const known = demands[at]
+  if (known === undefined) demands.push(demand)
+  else if (demand.limit < known.limit) demands[at] = demand
+}
+
 /** Whether any limit of the owners counts tokens. */
 export const countTokens = (owners: ReadonlyArray<Owner>): boolean =>
   owners.some(({ restrictions }) => restrictions.rateLimits.some(({ kind }) => kind === "tokens"))
@@ -106,7 +114,7 @@ const rateDemands = (
   for (const { id, label, restrictions } of owners) {
     for (const rule of restrictions.rateLimits) {
       if (rule.kind !== kind || !isMeant(rule.per)) continue
-      demands.push({
+      put(demands, {
         key: `${joined(id)}|${rule.per}|${kind}|${rule.windowMs}|${subjectOf(rule.per, caller, model)}`,
         name: rule.per === "tenant" ? `${kind} of ${label}` : `${kind} per ${rule.per} of ${label}`,
         kind,
@@ -134,7 +142,7 @@ export const concurrencyDemands = (
   for (const { id, label, restrictions } of owners) {
     for (const rule of restrictions.rateLimits) {
       if (rule.kind !== "concurrent" || (only !== undefined && rule.per !== only)) continue
-      demands.push({
+      put(demands, {
         key: `${joined(id)}|${rule.per}|concurrent|${subjectOf(rule.per, caller, model)}`,
         name: rule.per === "tenant"
           ? `concurrent requests of ${label}`

@@ -206,6 +206,22 @@ describe("rate limits", () => {
     }).pipe(Effect.provide(layer))
   })
 
+  it.effect("that are declared twice for the same count once, by the lower figure", () => {
+    const { layer } = governed({ policies: [] })
+    const rules = [
+      { kind: "requests", per: "key", limit: 5, windowMs: 60_000 },
+      { kind: "requests", per: "key", limit: 2, windowMs: 60_000 },
+      { kind: "concurrent", per: "key", limit: 1 },
+      { kind: "concurrent", per: "key", limit: 3 }
+    ] as const
+    return Effect.gen(function*() {
+      const outcome = Effect.map(Effect.exit(chat()), codeOf).pipe(
+        as({ ...acme, restrictions: { rateLimits: rules, budgets: [] } })
+      )
+      assert.deepStrictEqual(yield* Effect.forEach([1, 2, 3], () => outcome), ["ok", "ok", "rate_limited"])
+    }).pipe(Effect.provide(layer))
+  })
+
   it.effect("refuse also what is wrong, once they are used up", () => {
     const { layer } = governed({
       policies: [policy("acme", { rateLimits: [{ kind: "requests", per: "tenant", limit: 2, windowMs: 60_000 }] })]
