@@ -709,7 +709,10 @@ describe("records of calls that did not serve", () => {
       assert.strictEqual(balance?.reservedNanoUsd, 0)
       assert.deepStrictEqual(
         records.map(({ estimatedBecause, outcome }) => ({ estimatedBecause, outcome })),
-        Array(2).fill({ estimatedBecause: "client_disconnect", outcome: "cancelled" })
+        [
+          { estimatedBecause: "client_disconnect", outcome: "cancelled" },
+          { estimatedBecause: "client_disconnect", outcome: "cancelled" }
+        ]
       )
       assert.isAbove(balance?.spentNanoUsd ?? 0, 0)
     }).pipe(Effect.provide(layer))
