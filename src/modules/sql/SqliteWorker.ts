@@ -6,7 +6,7 @@
  * worth is ever on its way: Node hands a thread up to a thousand waiting messages without going back to the event loop
  * (`MessagePort::OnMessage`), so that a large result would otherwise stop the whole process.
  */
-import { existsSync, mkdirSync } from "node:fs"
+import { closeSync, existsSync, mkdirSync, openSync } from "node:fs"
 import path from "node:path"
 import { DatabaseSync, type StatementSync } from "node:sqlite"
 import { parentPort, workerData } from "node:worker_threads"
@@ -78,6 +78,8 @@ const makeFolder = (folder: string): void => {
 const open = (): DatabaseSync => {
   if (filename === ":memory:") return new DatabaseSync(filename)
   makeFolder(path.dirname(filename))
+  // SQLite itself would make it readable by all. It holds names of users, and hashes of keys.
+  if (!existsSync(filename)) closeSync(openSync(filename, "a", 0o600))
   const database = new DatabaseSync(filename, { timeout: busyTimeout })
   try {
     patiently(() => database.exec("PRAGMA journal_mode = WAL"))

@@ -281,9 +281,10 @@ const encodeOptions = (call: ChatCall): Json => {
     ...(request.repeatPenalty === undefined ? {} : { repeat_penalty: request.repeatPenalty }),
     ...(request.presencePenalty === undefined ? {} : { presence_penalty: request.presencePenalty }),
     ...(request.frequencyPenalty === undefined ? {} : { frequency_penalty: request.frequencyPenalty }),
-    ...(request.maxOutputTokens === undefined ? {} : { num_predict: request.maxOutputTokens }),
     ...(context === undefined ? {} : { num_ctx: context }),
-    ...own
+    ...own,
+    // Budgets count on this limit, so that no other word for it may lift it.
+    ...(request.maxOutputTokens === undefined ? {} : { num_predict: request.maxOutputTokens })
   }
 }
 

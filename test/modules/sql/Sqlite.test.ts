@@ -50,6 +50,7 @@ describe("a file", () => {
       yield* sql`INSERT INTO numbers VALUES (1)`
       // Others on this machine have no business with keys and usage.
       assert.strictEqual(statSync(path.dirname(fileOf(url))).mode & 0o077, 0)
+      assert.strictEqual(statSync(fileOf(url)).mode & 0o077, 0)
       yield* Scope.close(scope, Exit.void)
       assert.isTrue(existsSync(fileOf(url)))
       assert.isFalse(existsSync(`${fileOf(url)}-wal`))

@@ -206,6 +206,11 @@ describe("encodeRequest", () => {
       assert.notProperty(encode(asking("hi")).body, "options")
     })
 
+    it("keeps the limit that budgets count on, whatever Ollama's own options say", () => {
+      const lifted = asking("hi", { maxOutputTokens: 100, extensions: { ollama: { options: { num_predict: -1 } } } })
+      assert.deepStrictEqual(encode(lifted).body["options"], { num_predict: 100 })
+    })
+
     it("asks for a form by format", () => {
       assert.strictEqual(encode(asking("hi", { responseSchema: { type: "json_object" } })).body["format"], "json")
       const schema = { type: "object", properties: { a: { type: "string" } } }
