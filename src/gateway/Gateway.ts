@@ -37,7 +37,8 @@ import type { ChunkPull } from "./ChunkPull.ts"
 import { describeDefect } from "./Defect.ts"
 import { type Exchange, start } from "./Exchange.ts"
 import * as Explain from "./Explain.ts"
-import { type AttemptError, gatewayError } from "./Failure.ts"
+import { type AttemptError, type FailedAttempt, gatewayError } from "./Failure.ts"
+import { failureKind } from "./FailurePolicy.ts"
 import * as Ledger from "./Ledger.ts"
 import {
   interceptorsOf,
@@ -343,7 +344,7 @@ const make = Effect.fnUntraced(function*(
       post !== undefined && stream === undefined ? [name] : []
     )
     const account = new StreamAccount(exchange)
-    const chunks = Stream.fromPull(Effect.succeed(followed(committed.pull, request, account)))
+    const chunks = Stream.fromPull(Effect.succeed(followed(exchange, committed.pull, request, account)))
     const named = toolNames.size === 0
       ? chunks
       : Stream.map(chunks, (chunk) => chunkToCallerNames(chunk, toolNames))
@@ -474,15 +475,25 @@ const finishing = (
     )
   })
 
+/** The attempt whose failure is told: the last one that ended so, or the one whose stream was on its way to the caller. */
+const failedAttempt = ({ attempts }: Exchange, error: AttemptError): FailedAttempt | undefined => {
+  const kind = failureKind(error)
+  const at = attempts.findLastIndex(({ outcome }) => outcome === kind)
+  const ordinal = at < 0 ? attempts.findLastIndex(({ outcome }) => outcome === "ok") : at
+  const report = attempts[ordinal]
+  return report === undefined ? undefined : { ordinal: ordinal + 1, model: report.model }
+}
+
 /** The stream with its figures counted and, where a schema was asked for, its text checked before the end is told. */
 const followed = (
+  exchange: Exchange,
   pull: ChunkPull<AttemptError>,
   request: ChatRequest,
   account: StreamAccount
 ): ChunkPull<GatewayError> => {
   const checker = request.responseSchema === undefined ? undefined : streamChecker(request.responseSchema)
   return pull.pipe(
-    Effect.mapError((error) => Cause.isDone(error) ? error : gatewayError(error)),
+    Effect.mapError((error) => Cause.isDone(error) ? error : gatewayError(error, failedAttempt(exchange, error))),
     Effect.flatMap((chunks) => {
       const observed = Arr.map(chunks, (chunk) => account.observe(chunk))
       if (checker === undefined) return Effect.succeed(observed)
@@ -515,7 +526,11 @@ const settled = <A>(
   const { cause } = exit
   const failure = cause.reasons.find(Cause.isFailReason)
   if (failure !== undefined) {
-    return Effect.fail(failure.error._tag === "GatewayError" ? failure.error : gatewayError(failure.error))
+    return Effect.fail(
+      failure.error._tag === "GatewayError"
+        ? failure.error
+        : gatewayError(failure.error, failedAttempt(exchange, failure.error))
+    )
   }
   const defect = cause.reasons.find(Cause.isDieReason)
   return defect === undefined ? Effect.interrupt : failed(exchange, defect.defect)

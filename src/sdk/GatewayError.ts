@@ -252,7 +252,10 @@ export class ProviderTimeout extends Schema.TaggedError<ProviderTimeout>()("Prov
   provider: Schema.String,
   phase: TimeoutPhase,
   /** The timer's limit in ms. */
-  limitMs: Schema.Finite
+  limitMs: Schema.Finite,
+  /** Which of the request's attempts it was, from 1, and with which model. */
+  attempt: Schema.optionalKey(Schema.Int),
+  model: Schema.optionalKey(Schema.String)
 }) {
   readonly code = "provider_timeout"
   readonly status = 504

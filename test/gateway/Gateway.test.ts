@@ -287,6 +287,34 @@ describe("structured output", () => {
 })
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Timers
+// ---------------------------------------------------------------------------------------------------------------------
+
+describe("a timer that runs out", () => {
+  const silent = plain({ streamChat: () => Stream.concat(Stream.make(silence), Stream.never) })
+  const breaksOff = plain({ streamChat: () => Stream.concat(Stream.make(says("One")), Stream.never) })
+
+  for (
+    const [what, composition, phase, attempt] of [
+      ["before the first content", { providers: [silent], attempts: 2 }, "first_token", 2],
+      ["in mid-stream", { providers: [breaksOff], attempts: 2 }, "idle", 1]
+    ] as const
+  ) {
+    it.effect(`${what} names its phase, its attempt and the model`, () =>
+      Effect.gen(function*() {
+        const fallback = phase === "first_token" ? { fallback: { models: ["plain::other"] } } : {}
+        const reading = yield* Effect.forkChild(readUntilEnd({ ...request, ...fallback }))
+        yield* TestClock.adjust(2_000)
+        const { failure } = yield* Fiber.join(reading)
+        assert.propertyVal(failure?.reason, "phase", phase)
+        assert.propertyVal(failure?.reason, "attempt", attempt)
+        assert.propertyVal(failure?.reason, "model", attempt === 2 ? "plain::other" : "plain::m")
+        assert.include(failure?.message, `attempt ${attempt}`)
+      }).pipe(over({ ...composition, timeouts: { firstToken: 500, idle: 500 } })))
+  }
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Defects
 // ---------------------------------------------------------------------------------------------------------------------
 

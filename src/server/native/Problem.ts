@@ -24,7 +24,13 @@ const contextOf = ({ reason }: GatewayError): Readonly<Record<string, unknown>> 
         ...(reason.upstreamCode === undefined ? {} : { upstream_code: reason.upstreamCode })
       }
     case "ProviderTimeout":
-      return { provider: reason.provider, phase: reason.phase, limit_ms: reason.limitMs }
+      return {
+        provider: reason.provider,
+        phase: reason.phase,
+        limit_ms: reason.limitMs,
+        ...(reason.attempt === undefined ? {} : { attempt: reason.attempt }),
+        ...(reason.model === undefined ? {} : { model: reason.model })
+      }
     case "RequestBlocked":
     case "ResponseBlocked":
       return { interceptor: reason.interceptor }
