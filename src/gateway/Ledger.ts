@@ -62,7 +62,8 @@ export const make = Effect.fnUntraced(function*(
   const sinks = yield* UsageSinkRegistry
   const budgets = Option.getOrUndefined(yield* Effect.serviceOption(Budgets))
   const transaction = yield* LedgerTransaction
-  const scope = yield* Effect.scope
+  // Made before the ledger's own queue, and so closed after it: what that one still holds at the end is handed on.
+  const scope = yield* Effect.acquireRelease(Scope.make(), (own, exit) => Scope.close(own, exit))
   const isStrict = durability === "strict"
 
   /** Sinks that keep nobody waiting have queues of their own, for as long as they are registered. */

@@ -1,6 +1,6 @@
 /** Limits, budgets and records around the requests of a gateway in process, with the real stores in memory. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Random, Stream } from "effect"
+import { Effect, Exit, Fiber, Latch, Layer, Random, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
 import * as Audit from "../../src/gateway/Audit.ts"
 import { start } from "../../src/gateway/Exchange.ts"
@@ -798,6 +798,31 @@ describe("strict durability", () => {
       assert.strictEqual(yield* outcome, "ok")
     }).pipe(Effect.provide(layer))
   })
+})
+
+describe("the end of the gateway", () => {
+  it.effect("waits for records that a slow database holds up, and then hands them to all other sinks", () =>
+    Effect.gen(function*() {
+      const freed = yield* Latch.make(false)
+      const lines: Array<string> = []
+      const slow: UsageSink = { name: "slow", durable: true, write: () => freed.await }
+      const log: UsageSink = {
+        name: "log",
+        write: (batch) => Effect.sync(() => void lines.push(...batch.map(({ requestId }) => requestId)))
+      }
+      const { layer } = governed({ policies: [], sinks: [slow, log], ledger: { durability: "batched" } })
+      const scope = yield* Scope.make()
+      const gateway = yield* Layer.buildWithScope(layer, scope)
+      for (const requestId of ["first", "second"]) {
+        yield* chat().pipe(as(acme, { requestId }), Effect.provideContext(gateway))
+      }
+      const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void))
+      yield* TestClock.adjust(1000)
+      assert.deepStrictEqual(lines, [])
+      yield* freed.open
+      yield* Fiber.join(closing)
+      assert.deepStrictEqual(lines, ["first", "second"])
+    }))
 })
 
 describe("the audit trail", () => {
