@@ -11,6 +11,7 @@ import { totalOutput, type Usage, zero } from "../sdk/Usage.ts"
 import type { EstimateReason, UsageRecord } from "../sdk/UsageSink.ts"
 import { annotate } from "../sdk/Wire.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
+import type { Asked, Operation } from "./Operation.ts"
 import { estimateContent, estimateInput, estimateText } from "./TokenEstimate.ts"
 
 /** What some usage costs with a model, nano-USD; undefined where nobody knows. */
@@ -29,11 +30,17 @@ const price = (exchange: Exchange, usage: Usage): Usage => {
   return exchange.usage
 }
 
+/** Notes the usage and cost of a whole answer, which it has to tell its caller. */
+export const accountAnswer = (exchange: Exchange, usage: Usage): Usage => {
+  exchange.isAnswered = true
+  return price(exchange, usage)
+}
+
 /** Writes a whole answer's usage and cost into it and into the exchange. */
 export const accountResponse = (exchange: Exchange, request: ChatRequest, response: ChatResponse): ChatResponse => {
   exchange.finishReason = response.finishReason
   exchange.dropped = response.droppedParams ?? exchange.dropped
-  const usage = price(
+  const usage = accountAnswer(
     exchange,
     response.usage ?? {
       inputTokens: estimateInput(request),
@@ -66,7 +73,10 @@ export class StreamAccount {
 
   /** Takes note of a chunk, and gives it back; the one with the usage has the cost added. */
   observe(chunk: ChatChunk): ChatChunk {
-    if (chunk.finishReason !== undefined && (chunk.choice ?? 0) === 0) this.#exchange.finishReason = chunk.finishReason
+    if (chunk.finishReason !== undefined && (chunk.choice ?? 0) === 0) {
+      this.#exchange.finishReason = chunk.finishReason
+      this.#exchange.isAnswered = true
+    }
     for (const delta of chunk.delta) {
       if (delta.type === "text" || delta.type === "refusal") this.#count(delta.text)
       else if (delta.type === "reasoning") this.#count(delta.text ?? "")
@@ -77,9 +87,9 @@ export class StreamAccount {
 
   /** Estimates what the provider did not tell, at the end of the stream. */
   settle(request: ChatRequest): void {
-    const { finishReason, usage } = this.#exchange
+    const { isAnswered, usage } = this.#exchange
     // The figures of an answer that has ended are the provider's to tell.
-    if (usage !== undefined && finishReason !== undefined) return
+    if (usage !== undefined && isAnswered) return
     const outputTokens = this.#outputTokens + estimateText(this.#pending)
     if (usage === undefined) {
       price(this.#exchange, { inputTokens: estimateInput(request), outputTokens, estimated: true })
@@ -103,13 +113,13 @@ const outcomeOf = (exchange: Exchange, exit: Exit.Exit<unknown, GatewayError>): 
     const code = exit.cause.reasons.find(Cause.isFailReason)?.error.code
     return code === "request_blocked" || code === "response_blocked" ? "blocked" : "failed"
   }
-  return exchange.finishReason === undefined ? "cancelled" : "completed"
+  return exchange.isAnswered ? "completed" : "cancelled"
 }
 
 /** Why the figures of the request's own record are an estimate. */
 const reasonOf = (exchange: Exchange, outcome: UsageRecord["outcome"]): EstimateReason => {
   if (outcome === "cancelled") return "client_disconnect"
-  return outcome === "completed" || exchange.finishReason !== undefined ? "not_reported" : "upstream_failure"
+  return outcome === "completed" || exchange.isAnswered ? "not_reported" : "upstream_failure"
 }
 
 /** What is known of the price that was applied. */
@@ -126,7 +136,7 @@ const commonOf = (exchange: Exchange, outcome: UsageRecord["outcome"]) => {
     ...(caller.keyId === undefined ? {} : { keyId: caller.keyId }),
     tags: exchange.tags,
     ...(conversationId === undefined ? {} : { conversationId }),
-    operation: "chat",
+    operation: exchange.operation,
     streamed: exchange.streamed,
     modelAsked: exchange.modelAsked,
     startedAt: exchange.startedAt,
@@ -134,15 +144,16 @@ const commonOf = (exchange: Exchange, outcome: UsageRecord["outcome"]) => {
   } as const
 }
 
-/** The record of a call that did not serve: its prompt was read, and what it made was thrown away. */
-const attemptRecord = (
+/** The record of a call that did not serve: what it made was thrown away. */
+const attemptRecord = <Request extends Asked>(
   exchange: Exchange,
-  request: ChatRequest,
+  operation: Operation<Request>,
+  request: Request,
   report: AttemptReport,
   because: EstimateReason,
   ordinal: number
 ): UsageRecord => {
-  const usage: Usage = { inputTokens: estimateInput(request), outputTokens: 0, estimated: true }
+  const usage = operation.givenUp(request)
   const cost = costOf(exchange, report.info, usage)
   const priceId = priceIdOf(exchange, report.info)
   return {
@@ -165,9 +176,10 @@ const attemptRecord = (
  * The records of a finished request: its own first, then one for each call that was given up while its provider was at
  * work. Where nothing served the request, the last of those is the request's own.
  */
-export const recordsOf = (
+export const recordsOf = <Request extends Asked>(
   exchange: Exchange,
-  request: ChatRequest,
+  operation: Operation<Request>,
+  request: Request,
   exit: Exit.Exit<unknown, GatewayError>
 ): readonly [UsageRecord, ...Array<UsageRecord>] => {
   const outcome = outcomeOf(exchange, exit)
@@ -176,7 +188,7 @@ export const recordsOf = (
   const own = exchange.usage === undefined ? givenUp.pop() : undefined
   if (own !== undefined) {
     exchange.model = own.info
-    price(exchange, { inputTokens: estimateInput(request), outputTokens: 0, estimated: true })
+    price(exchange, operation.givenUp(request))
   }
   const usage = exchange.usage ?? zero
   const priceId = exchange.usage === undefined ? undefined : priceIdOf(exchange, exchange.model)
@@ -203,6 +215,7 @@ export const recordsOf = (
     ...givenUp.map((report, index) =>
       attemptRecord(
         exchange,
+        operation,
         request,
         report,
         outcome === "cancelled" && report.givenUp === "hedge_lost" ? "client_disconnect" : report.givenUp ?? "timeout",

@@ -9,7 +9,6 @@ import { Clock, Effect } from "effect"
 import type { AuditTrail } from "../sdk/AuditSink.ts"
 import type { Balance, BudgetAccount, Budgets, Settlement } from "../sdk/Budgets.ts"
 import type { Windows } from "../sdk/BudgetWindow.ts"
-import type { ChatRequest } from "../sdk/Chat.ts"
 import { BudgetExceeded, fail, type GatewayError } from "../sdk/GatewayError.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { usd } from "../sdk/Pricing.ts"
@@ -19,10 +18,10 @@ import type { Tenants } from "../sdk/Tenant.ts"
 import { eventOf } from "./AuditEvents.ts"
 import type { Exchange } from "./Exchange.ts"
 import * as Limits from "./Limits.ts"
+import type { Asked, Operation } from "./Operation.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import type { Hold } from "./Taken.ts"
-import { estimateInput, mostInput } from "./TokenEstimate.ts"
-import { longestAnswer, type Prompt, worstCase } from "./WorstCase.ts"
+import { type Prompt, worstCase } from "./WorstCase.ts"
 
 /** What a request to a model without a known price counts as against budgets. */
 export type UnknownPrice =
@@ -61,21 +60,23 @@ export interface Admission {
    * Takes what the request may need at most, and the request itself where that has not been done. Gives the plan without
    * the candidates that no budget may pay for. The request's tools have their schemas. Fails with `rate_limited`, `budget_exceeded` and `store_unavailable`.
    */
-  readonly admit: (
+  readonly admit: <Request extends Asked>(
     exchange: Exchange,
+    operation: Operation<Request>,
     owners: ReadonlyArray<Limits.Owner>,
     plan: Plan,
-    request: ChatRequest
+    request: Request
   ) => Effect.Effect<Plan, GatewayError>
   /**
    * Takes what the limits of a candidate's own model ask for, where that is not the one that was admitted. Fails as a target
    * does that was not asked, so that the next one has its turn.
    */
-  readonly admitCandidate: (
+  readonly admitCandidate: <Request extends Asked>(
     exchange: Exchange,
+    operation: Operation<Request>,
     owners: ReadonlyArray<Limits.Owner>,
     plan: Plan,
-    request: ChatRequest,
+    request: Request,
     candidate: Candidate
   ) => Effect.Effect<void, ProviderError>
   /** Puts the limits right after the request; `tokens` is what it consumed. Gives what is left to settle. */
@@ -126,9 +127,14 @@ const noPrice = ({ candidates: [{ model }] }: Plan): GatewayError =>
   )
 
 /** What the limits of tokens take before anything is known of the answer. */
-const expectedTokens = (request: ChatRequest, model: ModelInfo, inputTokens: number): number => {
-  const longest = longestAnswer(request, model)
-  return inputTokens + (request.maxOutputTokens === undefined ? Math.min(longest, usualAnswer) : longest)
+const expectedTokens = <Request extends Asked>(
+  operation: Operation<Request>,
+  request: Request,
+  model: ModelInfo,
+  inputTokens: number
+): number => {
+  const longest = operation.longestAnswer(request, model)
+  return inputTokens + (operation.outputTokens(request) === undefined ? Math.min(longest, usualAnswer) : longest)
 }
 
 /** Candidates by model, each once: retries may go to any of them. */
@@ -218,12 +224,13 @@ export const make = (options: AdmissionOptions): Admission => {
     })
   }
 
-  const reserve = (
+  const reserve = <Request extends Asked>(
     store: Budgets["Service"],
     exchange: Exchange,
+    operation: Operation<Request>,
     declared: ReadonlyArray<Limits.Owner>,
     plan: Plan,
-    request: ChatRequest,
+    request: Request,
     prompt: Prompt,
     now: number
   ): ReadonlyArray<Effect.Effect<void, GatewayError>> => {
@@ -239,7 +246,7 @@ export const make = (options: AdmissionOptions): Admission => {
       holds.push({
         id,
         accounts,
-        amountNanoUsd: addMoney(worstCase(request, plan, candidates, prompt), flat),
+        amountNanoUsd: addMoney(worstCase(operation, request, plan, candidates, prompt), flat),
         ...(model === undefined ? {} : { model })
       })
     }
@@ -273,11 +280,12 @@ export const make = (options: AdmissionOptions): Admission => {
       : Effect.asVoid(Effect.tapError(take(limits, exchange, demands), hit(exchange)))
   }
 
-  const admit = Effect.fnUntraced(function*(
+  const admit = Effect.fnUntraced(function*<Request extends Asked>(
     exchange: Exchange,
+    operation: Operation<Request>,
     declared: ReadonlyArray<Limits.Owner>,
     planned: Plan,
-    request: ChatRequest
+    request: Request
   ): Effect.fn.Return<Plan, GatewayError> {
     if (declared.length === 0) return planned
     const budgeted = budgets !== undefined && Limits.haveBudgets(declared)
@@ -288,12 +296,12 @@ export const make = (options: AdmissionOptions): Admission => {
       return yield* error
     }
     const counted = Limits.countTokens(declared)
-    const inputTokens = counted || budgeted ? estimateInput(request) : 0
+    const inputTokens = counted || budgeted ? operation.inputTokens(request) : 0
     const { model } = plan.candidates[0]
     const asked: Array<Effect.Effect<void, GatewayError>> = []
     if (limits !== undefined) {
       const { caller, taken } = exchange
-      const tokens = counted ? expectedTokens(request, model, inputTokens) : 0
+      const tokens = counted ? expectedTokens(operation, request, model, inputTokens) : 0
       const demands = [
         ...(taken.isCounted ? [] : Limits.sharedDemands(declared, caller, "requests", 1)),
         ...Limits.modelDemands(declared, caller, model.id, "requests", 1),
@@ -308,8 +316,8 @@ export const make = (options: AdmissionOptions): Admission => {
     }
     if (budgeted) {
       const now = (yield* Clock.Clock).currentTimeMillisUnsafe()
-      const prompt = { estimated: inputTokens, most: mostInput(request) }
-      asked.push(...reserve(budgets, exchange, declared, plan, request, prompt, now))
+      const prompt = { estimated: inputTokens, most: operation.mostInputTokens(request) }
+      asked.push(...reserve(budgets, exchange, operation, declared, plan, request, prompt, now))
     }
     const [only] = asked
     if (only === undefined) return plan
@@ -322,16 +330,19 @@ export const make = (options: AdmissionOptions): Admission => {
     return plan
   })
 
-  const admitModel = Effect.fnUntraced(function*(
+  const admitModel = Effect.fnUntraced(function*<Request extends Asked>(
     store: RateLimits["Service"],
     exchange: Exchange,
+    operation: Operation<Request>,
     declared: ReadonlyArray<Limits.Owner>,
     plan: Plan,
-    request: ChatRequest,
+    request: Request,
     { model, provider }: Candidate
   ): Effect.fn.Return<void, ProviderError> {
     const { caller } = exchange
-    const tokens = Limits.countTokens(declared) ? expectedTokens(request, model, estimateInput(request)) : 0
+    const tokens = Limits.countTokens(declared)
+      ? expectedTokens(operation, request, model, operation.inputTokens(request))
+      : 0
     const demands = [
       ...Limits.modelDemands(declared, caller, model.id, "requests", 1),
       ...Limits.modelDemands(declared, caller, model.id, "tokens", tokens)
@@ -349,10 +360,10 @@ export const make = (options: AdmissionOptions): Admission => {
     exchange.taken.models.add(model.id)
   })
 
-  const admitCandidate: Admission["admitCandidate"] = (exchange, declared, plan, request, candidate) =>
+  const admitCandidate: Admission["admitCandidate"] = (exchange, operation, declared, plan, request, candidate) =>
     limits === undefined || exchange.taken.models.has(candidate.model.id) || !Limits.haveModelLimits(declared)
       ? Effect.void
-      : admitModel(limits, exchange, declared, plan, request, candidate)
+      : admitModel(limits, exchange, operation, declared, plan, request, candidate)
 
   const finish = (
     exchange: Exchange,

@@ -4,17 +4,20 @@
  * reached the caller, and a failure is an ordinary failed attempt; after it, a failure is the end of the stream.
  */
 import { Cause, Clock, Effect, Exit, Option, type Scope, type Stream } from "effect"
+import type { EndpointClass } from "../sdk/Breakers.ts"
 import type { Timeouts } from "../sdk/Caller.ts"
 import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { type ChatCall, isHeldBack, ProviderError } from "../sdk/Provider.ts"
 import type { AttemptCounts } from "./AttemptCounts.ts"
 import type { ChunkPull, Chunks } from "./ChunkPull.ts"
+import type { Usage } from "../sdk/Usage.ts"
 import type { EstimateReason } from "../sdk/UsageSink.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
 import type { AttemptError } from "./Failure.ts"
 import { failureKind, slowStream } from "./FailurePolicy.ts"
 import type { Finished, Health } from "./Health.ts"
+import { endpointOf } from "./Operation.ts"
 import type { Candidate } from "./Plan.ts"
 import { type StreamObserver, watch, type WatchedStream } from "./StreamWatch.ts"
 import { isOwnAnswerLimit, limitAnswer } from "./Timers.ts"
@@ -67,7 +70,7 @@ export interface AttemptWatch {
   readonly health: Health["Service"]
   readonly counts: AttemptCounts["Service"]
   /** A provider kept silent for longer than the operator allows, which its transport cannot know. */
-  readonly silent: (provider: string) => Effect.Effect<void>
+  readonly silent: (provider: string, endpoint: EndpointClass) => Effect.Effect<void>
 }
 
 /** What one call tells of its model's health: once, when the call is over, which for a stream is long after its commit. */
@@ -166,15 +169,42 @@ const reported = <A, R>(
       call.failed(failure.error)
       // A connection that does not open is the transport's to count.
       return failure.error._tag === "ProviderTimeout" && isUpstreams(failure.error, exchange, timeouts)
-        ? silent(candidate.provider.slug)
+        ? silent(candidate.provider.slug, endpointOf[exchange.operation])
         : Effect.void
     })
   })
 
-const unsupported = (candidate: Candidate, what: string) =>
+/** The failure of an attempt at a provider that has no call for the operation. */
+export const unsupported = (candidate: Candidate, what: string) =>
   new ProviderError({ provider: candidate.provider.slug, kind: "caller", message: `this provider has no ${what}` })
 
-/** Calls a provider for a whole answer. `followed` says whether another attempt could follow if this one took too long. */
+/** A whole answer, as far as an attempt looks at it. */
+interface Answer {
+  readonly usage?: Usage
+}
+
+/**
+ * Waits for a whole answer of a provider, whatever it was asked for. `followed` says whether another attempt could follow
+ * if this one took too long.
+ */
+export const attemptAnswer = <A extends Answer>(
+  exchange: Exchange,
+  candidate: Candidate,
+  answer: Effect.Effect<A, ProviderError>,
+  timeouts: Timeouts,
+  watched: AttemptWatch,
+  followed: boolean
+): Effect.Effect<A, AttemptError> =>
+  reported(exchange, candidate, timeouts, watched, (made) =>
+    answer.pipe(
+      limitAnswer(candidate.provider.slug, timeouts, { elapsed: exchange.elapsed(), followed }),
+      Effect.map((response) => {
+        made.succeeded(response.usage?.outputTokens)
+        return response
+      })
+    ))
+
+/** Calls a provider for a whole chat answer, as `attemptAnswer`. */
 export const attemptChat = (
   exchange: Exchange,
   candidate: Candidate,
@@ -184,16 +214,9 @@ export const attemptChat = (
   followed = false
 ): Effect.Effect<ChatResponse, AttemptError> => {
   const { provider } = candidate
-  if (provider.chat === undefined) return Effect.fail(unsupported(candidate, "chat"))
-  const answer = provider.chat(call)
-  return reported(exchange, candidate, timeouts, watched, (made) =>
-    answer.pipe(
-      limitAnswer(provider.slug, timeouts, { elapsed: exchange.elapsed(), followed }),
-      Effect.map((response) => {
-        made.succeeded(response.usage?.outputTokens)
-        return response
-      })
-    ))
+  return provider.chat === undefined
+    ? Effect.fail(unsupported(candidate, "chat"))
+    : attemptAnswer(exchange, candidate, provider.chat(call), timeouts, watched, followed)
 }
 
 /** A stream whose first content is there. */

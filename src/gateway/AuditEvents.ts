@@ -29,7 +29,7 @@ const ended: { readonly [Outcome in UsageRecord["outcome"]]: AuditEventType } = 
 export const tellStart = (audit: AuditTrail["Service"], exchange: Exchange): void =>
   audit.emit(
     eventOf(exchange, "request_started", {
-      operation: "chat",
+      operation: exchange.operation,
       model: exchange.modelAsked,
       streamed: exchange.streamed
     })

@@ -6,6 +6,7 @@ import { Clock, Effect } from "effect"
 import { type Caller, CurrentCaller, CurrentRequest, type RequestOptions, type Timeouts } from "../sdk/Caller.ts"
 import type { FinishReason } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
+import type { Operation } from "../sdk/Operation.ts"
 import type { FailureKind } from "../sdk/Routes.ts"
 import type { RateLevel } from "../sdk/RateLimits.ts"
 import type { Usage } from "../sdk/Usage.ts"
@@ -32,6 +33,7 @@ export class Exchange {
   /** Unique among all requests: the caller may have chosen `requestId`. */
   readonly recordId: string = newRecordId()
   readonly caller: Caller
+  readonly operation: Operation
   readonly modelAsked: string
   readonly streamed: boolean
   /** Limits asked for by the caller. */
@@ -59,6 +61,8 @@ export class Exchange {
   usage: Usage | undefined
   costNanoUsd: number | undefined
   finishReason: FinishReason | undefined
+  /** Whether the provider has said all that it had to say. */
+  isAnswered = false
   /** From the start of the request to its first content, ms. */
   firstTokenMs: number | undefined
   /** What was taken from limits and budgets, to be put right at the end. */
@@ -73,6 +77,7 @@ export class Exchange {
   constructor(options: {
     readonly requestId: string
     readonly caller: Caller
+    readonly operation: Operation
     readonly modelAsked: string
     readonly streamed: boolean
     readonly timeouts: Partial<Timeouts>
@@ -82,6 +87,7 @@ export class Exchange {
     this.requestId = options.requestId
     this.caller = options.caller
     this.tags = Array.from(options.caller.tags)
+    this.operation = options.operation
     this.modelAsked = options.modelAsked
     this.streamed = options.streamed
     this.timeouts = options.timeouts
@@ -137,12 +143,14 @@ const maxUser = 256
 export const start = Effect.fnUntraced(function*(
   modelAsked: string,
   streamed: boolean,
-  user?: string
+  user?: string,
+  operation: Operation = "chat"
 ): Effect.fn.Return<Exchange> {
   const options = yield* CurrentRequest
   return new Exchange({
     requestId: options.requestId ?? newRequestId(),
     caller: callerOf(yield* CurrentCaller, options, user),
+    operation,
     modelAsked,
     streamed,
     timeouts: options.timeouts ?? {},

@@ -11,6 +11,7 @@ import type { GatewayError } from "../sdk/GatewayError.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
 import { usd } from "../sdk/Pricing.ts"
 import { type Route, Routes } from "../sdk/Routes.ts"
+import { chatOperation } from "./ChatOperation.ts"
 import { start } from "./Exchange.ts"
 import { Health } from "./Health.ts"
 import type { Candidate, Plan } from "./Plan.ts"
@@ -99,7 +100,7 @@ export const make = Effect.fnUntraced(function*(
   return {
     explain: Effect.fnUntraced(function*(request) {
       const exchange = yield* start(request.model, request.stream === true)
-      const plan = yield* resolve(exchange, request, yield* CurrentRequest)
+      const plan = yield* resolve(exchange, chatOperation, request, yield* CurrentRequest)
       return explanation(plan, options.breakers === undefined ? [] : yield* options.breakers, request)
     }),
     routes: Effect.suspend(() => Effect.forEach(configured.all(), usable)).pipe(

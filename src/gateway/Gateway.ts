@@ -10,106 +10,42 @@
  * register themselves. In process it is called as it is; the HTTP and RPC servers are callers like any other.
  */
 import { Array as Arr, Cause, Context, Effect, Exit, Layer, Option, Result, Scope, Stream } from "effect"
-import { AuditTrail } from "../sdk/AuditSink.ts"
 import { Breakers } from "../sdk/Breakers.ts"
-import { type Balance, Budgets } from "../sdk/Budgets.ts"
-import { Windows } from "../sdk/BudgetWindow.ts"
-import { CurrentCaller, CurrentRequest, type Timeouts } from "../sdk/Caller.ts"
+import type { Balance } from "../sdk/Budgets.ts"
+import { CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
-import { fail, type GatewayError, InternalError } from "../sdk/GatewayError.ts"
-import { type Interceptor, type InterceptorContext, InterceptorRegistry } from "../sdk/Interceptor.ts"
+import { fail, type GatewayError } from "../sdk/GatewayError.ts"
+import type { Interceptor, InterceptorContext } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
-import type { ChatCall, ProviderError, ProviderRegistry } from "../sdk/Provider.ts"
-import { RateLimits } from "../sdk/RateLimits.ts"
-import type { RetryOptions, Routes } from "../sdk/Routes.ts"
-import { Tenants } from "../sdk/Tenant.ts"
+import type { ChatCall, ProviderError } from "../sdk/Provider.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
-import { totalInput, totalOutput } from "../sdk/Usage.ts"
-import type { UsageSinkRegistry } from "../sdk/UsageSink.ts"
-import { accountResponse, recordsOf, StreamAccount } from "./Accounting.ts"
-import * as Admission from "./Admission.ts"
-import { AttemptCounts } from "./AttemptCounts.ts"
-import { attemptChat, attemptStream, type AttemptWatch } from "./Attempt.ts"
+import { accountResponse, StreamAccount } from "./Accounting.ts"
+import { attemptChat, attemptStream } from "./Attempt.ts"
 import { runAttempts, type Turn } from "./Attempts.ts"
-import { tellEnd, tellStart } from "./AuditEvents.ts"
+import { chatOperation } from "./ChatOperation.ts"
 import type { ChunkPull } from "./ChunkPull.ts"
-import { describeDefect } from "./Defect.ts"
 import { type Exchange, start } from "./Exchange.ts"
 import * as Explain from "./Explain.ts"
-import { type AttemptError, type FailedAttempt, gatewayError } from "./Failure.ts"
-import { failureKind } from "./FailurePolicy.ts"
-import * as Ledger from "./Ledger.ts"
-import {
-  interceptorsOf,
-  interceptRequest,
-  interceptResponse,
-  interceptStream,
-  noHeaders,
-  untilPassed,
-  withoutCredentials
-} from "./Interception.ts"
-import { Health } from "./Health.ts"
+import { type AttemptError, gatewayError } from "./Failure.ts"
+import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, untilPassed } from "./Interception.ts"
+import * as Pipeline from "./Pipeline.ts"
+import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
 import type { Candidate, Plan } from "./Plan.ts"
-import * as Resolution from "./Resolution.ts"
 import { checkResponse, compile, streamChecker } from "./StructuredOutput.ts"
 import * as TokenCounting from "./TokenCount.ts"
 import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } from "./ToolNames.ts"
 import { type ResolvedTools, resolveTools } from "./ToolResolution.ts"
 import { validateChat } from "./Validation.ts"
 
-/** Takes note of the time that the providers took. */
-const waited = <A, E, R>(exchange: Exchange, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-  Effect.suspend(() => {
-    const since = exchange.elapsed()
-    return Effect.onExit(self, () =>
-      Effect.sync(() => {
-        exchange.upstreamMs += exchange.elapsed() - since
-      }))
-  })
-
-/** Limits that hold where neither configuration nor request says otherwise, ms. */
-export const defaultTimeouts: Timeouts = { connect: 5_000, firstToken: 30_000, idle: 30_000, total: 600_000 }
-
-/** Options of the gateway. */
-export interface GatewayOptions {
-  /** Limits of the five timers, ms. */
-  readonly timeouts?: Partial<Timeouts>
-  /** Attempts that a request may make in all, retries and fallbacks together; default 4. */
-  readonly attempts?: number
-  /** Pauses between retries; default 250 ms, doubled up to 8 s. */
-  readonly retry?: RetryOptions
-  /** How sure an answer is of its usage record; default `batched`. */
-  readonly ledger?: Ledger.LedgerOptions
-  readonly budgets?: BudgetOptions
-}
-
-/** How requests are charged to budgets. */
-export interface BudgetOptions {
-  /** IANA name of the time zone by whose calendar windows start anew; default `UTC`. */
-  readonly timeZone?: string
-  /** What a request without a known price counts as; default `deny_if_budgeted`. */
-  readonly unknownPrice?: Admission.UnknownPrice
-  /** Shares of a budget at whose spending the audit trail gets a warning, 0 to 1; default 0.8 and 0.95. */
-  readonly warnAt?: ReadonlyArray<number>
-  /** Whether budgets or limits are asked for over a network, and so better at the same time than one after another. */
-  readonly isRemote?: boolean
-  /**
-   * How long after its deadline the money and the places of a request stay taken whose replica has died, ms; default
-   * 60,000. A living one may be late by less than that.
-   */
-  readonly graceMs?: number
-}
-
-/** Characters of a tag that an interceptor adds, as many as callers' own may have. */
-const maxTag = 128
-
-const defaultWarnAt = [0.8, 0.95]
-const defaultGrace = 60_000
-
-/** How hard is tried where neither configuration nor route says otherwise. */
-export const defaultAttempts = 4
-export const defaultRetry: RetryOptions = { baseMs: 250, maxMs: 8_000 }
+export {
+  type BudgetOptions,
+  defaultAttempts,
+  defaultRetry,
+  defaultTimeouts,
+  type Dependencies,
+  type GatewayOptions
+} from "./Pipeline.ts"
 
 /** Calls models. Runs as the `CurrentCaller`, under the `CurrentRequest`'s options. */
 export class Gateway extends Context.Service<Gateway, {
@@ -145,17 +81,6 @@ export class Gateway extends Context.Service<Gateway, {
     Layer.effect(Gateway, make(options))
 }
 
-/** What the gateway is built on. */
-export type Dependencies =
-  | ModelRegistry
-  | ProviderRegistry
-  | TypeRegistry
-  | InterceptorRegistry
-  | UsageSinkRegistry
-  | Routes
-  | Health
-  | AttemptCounts
-
 /** A request that is ready for its attempts. */
 interface Prepared {
   /** As the interceptors left it. */
@@ -171,12 +96,6 @@ interface Prepared {
   readonly toolNames: ToolNames
 }
 
-/** One after the other; the first is nearly always nothing. */
-const after = <A, E, R, E2>(
-  first: Effect.Effect<void, E2>,
-  self: Effect.Effect<A, E, R>
-): Effect.Effect<A, E | E2, R> => first === Effect.void ? self : Effect.andThen(first, self)
-
 const noTools: ResolvedTools = { tools: [], nameToId: new Map() }
 
 const withTools = ({ tools, ...request }: ChatRequest, resolved: ResolvedTools): ChatCall["request"] =>
@@ -185,45 +104,13 @@ const withTools = ({ tools, ...request }: ChatRequest, resolved: ResolvedTools):
 const make = Effect.fnUntraced(function*(
   options: GatewayOptions
 ): Effect.fn.Return<Gateway["Service"], never, Dependencies | Scope.Scope> {
-  const health = yield* Health
   const models = yield* ModelRegistry
-  const interceptors = yield* InterceptorRegistry
-  const audit = Option.getOrUndefined(yield* Effect.serviceOption(AuditTrail))
-  const ledger = yield* Ledger.make(options.ledger ?? {})
-  const {
-    graceMs = defaultGrace,
-    isRemote = false,
-    timeZone = "UTC",
-    unknownPrice = "deny_if_budgeted",
-    warnAt = defaultWarnAt
-  } = options.budgets ?? {}
-  const admission = Admission.make({
-    tenants: Option.getOrUndefined(yield* Effect.serviceOption(Tenants)),
-    limits: Option.getOrUndefined(yield* Effect.serviceOption(RateLimits)),
-    budgets: Option.getOrUndefined(yield* Effect.serviceOption(Budgets)),
-    audit,
-    windows: new Windows(timeZone),
-    unknownPrice,
-    warnAt,
-    isRemote,
-    graceMs
-  })
   const types = yield* TypeRegistry
-  const resolve = yield* Resolution.make({
-    timeouts: { ...defaultTimeouts, ...options.timeouts },
-    attempts: options.attempts ?? defaultAttempts,
-    retry: options.retry ?? defaultRetry
-  })
-
-  const count = TokenCounting.make({ admission, interceptors, resolve, types })
-
+  const pipeline = yield* Pipeline.make(options)
+  const { admission, began, finish, health, interceptors, ledger, resolve, watched } = pipeline
+  const count = TokenCounting.make({ pipeline, types })
   const breakers = yield* Effect.serviceOption(Breakers)
   const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
-  const watched: AttemptWatch = {
-    health,
-    counts: yield* AttemptCounts,
-    silent: (provider) => Option.isNone(breakers) ? Effect.void : breakers.value.report(provider, "chat", "failure")
-  }
 
   const admitted = Effect.fnUntraced(
     function*(
@@ -232,16 +119,7 @@ const make = Effect.fnUntraced(function*(
     ): Effect.fn.Return<Prepared, GatewayError> {
       yield* Effect.fromResult(Result.mapError(validateChat(asked), fail))
       const active = interceptorsOf(interceptors.ordered(), exchange.caller)
-      const context: InterceptorContext = {
-        requestId: exchange.requestId,
-        caller: exchange.caller,
-        operation: "chat",
-        headers: active.length === 0 ? noHeaders : withoutCredentials((yield* CurrentRequest).headers ?? noHeaders),
-        tag: (tag) => {
-          // Not all plugins are type-checked, and what is no text would stop the sinks that write it down.
-          if (typeof tag === "string" && tag !== "") exchange.tags.push(tag.slice(0, maxTag))
-        }
-      }
+      const context = yield* pipeline.contextOf(exchange, active)
       const owners = admission.owners(exchange)
       // Interceptors may cost more than the request itself, so they get no request beyond the limits.
       const looked = active.some(({ pre }) => pre !== undefined)
@@ -250,14 +128,14 @@ const make = Effect.fnUntraced(function*(
       if (request.responseSchema !== undefined) {
         yield* Effect.fromResult(Result.mapError(compile(request.responseSchema), fail))
       }
-      const planned = yield* resolve(exchange, request, yield* CurrentRequest)
+      const planned = yield* resolve(exchange, chatOperation, request, yield* CurrentRequest)
       exchange.preferred = planned.candidates[0].model
       const resolved = request.tools === undefined
         ? noTools
         : yield* Effect.provideService(resolveTools(request.tools), TypeRegistry, types)
       yield* ledger.open
       const whole = request.tools === undefined ? request : withTools(request, resolved)
-      const plan = yield* admission.admit(exchange, owners, planned, whole)
+      const plan = yield* admission.admit(exchange, chatOperation, owners, planned, whole)
       exchange.skipped = plan.skipped
       const called = withTools(toProviderNames(request, resolved.nameToId), resolved)
       return {
@@ -265,7 +143,7 @@ const make = Effect.fnUntraced(function*(
         active,
         context,
         plan,
-        admit: (candidate) => admission.admitCandidate(exchange, owners, plan, whole, candidate),
+        admit: (candidate) => admission.admitCandidate(exchange, chatOperation, owners, plan, whole, candidate),
         callFor: (candidate, { force }) => ({
           request: called,
           model: candidate.model,
@@ -279,10 +157,7 @@ const make = Effect.fnUntraced(function*(
 
   /** A request that is wrong is a request all the same, and beyond the limits it is refused for that. */
   const prepare = (exchange: Exchange, asked: ChatRequest): Effect.Effect<Prepared, GatewayError> =>
-    Effect.catch(admitted(exchange, asked), (error) =>
-      exchange.taken.isCounted
-        ? Effect.fail(error)
-        : Effect.andThen(admission.countRequest(exchange, admission.owners(exchange)), Effect.fail(error)))
+    pipeline.counted(exchange, admitted(exchange, asked))
 
   const answer = Effect.fnUntraced(function*(
     asked: ChatRequest,
@@ -356,35 +231,12 @@ const make = Effect.fnUntraced(function*(
     )
     const finishOnce = once((exit) => {
       account.settle(request)
-      return finish(exchange, asked, exit)
+      return finish(exchange, chatOperation, asked, exit)
     })
     // A server whose caller has gone by now never reads the stream; the request has to be accounted for all the same.
     yield* Effect.addFinalizer(() => Effect.ignore(finishOnce(Exit.interrupt())))
     return finishing(finishOnce, passed)
   })
-
-  /** Writes down what a request was, on every exit. Fails where the answer may not go out without its record. */
-  const finish = Effect.fnUntraced(function*(
-    exchange: Exchange,
-    asked: ChatRequest,
-    exit: Exit.Exit<unknown, GatewayError>
-  ): Effect.fn.Return<void, GatewayError> {
-    const records = recordsOf(exchange, asked, exit)
-    let tokens = 0
-    const costs: Array<Admission.ModelCost> = []
-    for (const { costNanoUsd, modelUsed, usage } of records) {
-      tokens += totalInput(usage) + totalOutput(usage)
-      if (costNanoUsd !== undefined && modelUsed !== undefined) costs.push({ model: modelUsed, costNanoUsd })
-    }
-    const settlements = yield* admission.finish(exchange, tokens, costs)
-    if (audit?.isActive() === true) tellEnd(audit, exchange, records[0], interceptorOf(exit))
-    yield* ledger.post({ records, settlements }, Exit.isSuccess(exit))
-  })
-
-  const began = (exchange: Exchange): void => {
-    if (typeof unknownPrice === "object") exchange.flatNanoUsd = unknownPrice.flatNanoUsd
-    if (audit?.isActive() === true) tellStart(audit, exchange)
-  }
 
   const complete = (asked: ChatRequest, exchange: Exchange): Effect.Effect<ChatResponse, GatewayError> =>
     Effect.suspend(() => {
@@ -392,7 +244,7 @@ const make = Effect.fnUntraced(function*(
       return Effect.exit(answer(asked, exchange))
     }).pipe(
       Effect.flatMap((exit) => settled(exchange, exit)),
-      Effect.onExit((exit) => finish(exchange, asked, exit))
+      Effect.onExit((exit) => finish(exchange, chatOperation, asked, exit))
     )
 
   const openChat = (
@@ -404,7 +256,7 @@ const make = Effect.fnUntraced(function*(
       return Effect.exit(open(asked, exchange))
     }).pipe(
       Effect.flatMap((exit) => settled(exchange, exit)),
-      Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : finish(exchange, asked, exit))
+      Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : finish(exchange, chatOperation, asked, exit))
     )
 
   return {
@@ -429,13 +281,6 @@ const make = Effect.fnUntraced(function*(
     budgets: Effect.flatMap(start("", false), admission.balances)
   }
 })
-
-/** Whose block ended a request. */
-const interceptorOf = (exit: Exit.Exit<unknown, GatewayError>): string | undefined => {
-  if (Exit.isSuccess(exit)) return undefined
-  const reason = exit.cause.reasons.find(Cause.isFailReason)?.error.reason
-  return reason?._tag === "RequestBlocked" || reason?._tag === "ResponseBlocked" ? reason.interceptor : undefined
-}
 
 type Finish = (exit: Exit.Exit<void, GatewayError>) => Effect.Effect<void, GatewayError>
 
@@ -475,15 +320,6 @@ const finishing = (
     )
   })
 
-/** The attempt whose failure is told: the last one that ended so, or the one whose stream was on its way to the caller. */
-const failedAttempt = ({ attempts }: Exchange, error: AttemptError): FailedAttempt | undefined => {
-  const kind = failureKind(error)
-  const at = attempts.findLastIndex(({ outcome }) => outcome === kind)
-  const ordinal = at < 0 ? attempts.findLastIndex(({ outcome }) => outcome === "ok") : at
-  const report = attempts[ordinal]
-  return report === undefined ? undefined : { ordinal: ordinal + 1, model: report.model }
-}
-
 /** The stream with its figures counted and, where a schema was asked for, its text checked before the end is told. */
 const followed = (
   exchange: Exchange,
@@ -507,31 +343,4 @@ const followed = (
       return Effect.succeed(observed)
     })
   )
-}
-
-/** A defect in a plugin or in the gateway is logged under the request's id and answered without details. */
-const failed = (exchange: Exchange, defect: unknown): Effect.Effect<never, GatewayError> =>
-  Effect.logError("a request failed with a defect", { requestId: exchange.requestId, ...describeDefect(defect) }).pipe(
-    Effect.andThen(Effect.fail(
-      fail(new InternalError({ message: `the gateway failed; ask its operator about request ${exchange.requestId}` }))
-    ))
-  )
-
-/** What the caller is told of how a request went: a failed attempt becomes the gateway's error, a defect an internal one. */
-const settled = <A>(
-  exchange: Exchange,
-  exit: Exit.Exit<A, AttemptError | GatewayError>
-): Effect.Effect<A, GatewayError> => {
-  if (Exit.isSuccess(exit)) return Effect.succeed(exit.value)
-  const { cause } = exit
-  const failure = cause.reasons.find(Cause.isFailReason)
-  if (failure !== undefined) {
-    return Effect.fail(
-      failure.error._tag === "GatewayError"
-        ? failure.error
-        : gatewayError(failure.error, failedAttempt(exchange, failure.error))
-    )
-  }
-  const defect = cause.reasons.find(Cause.isDieReason)
-  return defect === undefined ? Effect.interrupt : failed(exchange, defect.defect)
 }

@@ -8,7 +8,7 @@
  */
 import { Effect, Random } from "effect"
 import type { Caller, RequestOptions, Timeouts } from "../sdk/Caller.ts"
-import type { ChatRequest, Fallback } from "../sdk/Chat.ts"
+import type { Fallback } from "../sdk/Chat.ts"
 import {
   CapabilityNotSupported,
   fail,
@@ -19,15 +19,15 @@ import {
 } from "../sdk/GatewayError.ts"
 import { can, type Capability, type ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
-import { type Provider, ProviderRegistry } from "../sdk/Provider.ts"
+import { ProviderRegistry } from "../sdk/Provider.ts"
 import { type RetryOptions, type Route, Routes } from "../sdk/Routes.ts"
 import type { Exchange } from "./Exchange.ts"
 import { Health } from "./Health.ts"
+import type { Asked, Operation } from "./Operation.ts"
 import type { Candidate, Plan, Skipped } from "./Plan.ts"
 import { expectedOutput, rank, type RankInput } from "./Ranking.ts"
-import { requirements, satisfies } from "./Requirements.ts"
+import { satisfies } from "./Requirements.ts"
 import { effectiveTimeouts } from "./Timers.ts"
-import { estimateInput } from "./TokenEstimate.ts"
 
 export type { Candidate } from "./Plan.ts"
 
@@ -43,9 +43,10 @@ export interface ResolutionOptions {
  * Plans a request. Fails with what the model registry says of the model, with `capability_not_supported`, or, where none
  * of a route's models can serve, with the error that fits their reasons.
  */
-export type Resolve = (
+export type Resolve = <Request extends Asked>(
   exchange: Exchange,
-  request: ChatRequest,
+  operation: Operation<Request>,
+  request: Request,
   options: RequestOptions
 ) => Effect.Effect<Plan, GatewayError>
 
@@ -63,21 +64,14 @@ const shown = (id: string): string => id.length > maxShownId ? `${id.slice(0, ma
 // One model
 // ---------------------------------------------------------------------------------------------------------------------
 
-/** The operation that a provider lacks for this request, in the words of capabilities. */
-const missingOperation = (provider: Provider, streamed: boolean): Capability | undefined => {
-  if (streamed) return provider.streamChat === undefined ? "streaming" : undefined
-  return provider.chat === undefined ? "text_output" : undefined
-}
-
 /** The first thing that the request needs and this model cannot do. */
 const missingCapability = (
   model: ModelInfo,
-  provider: Provider,
-  needed: ReadonlyArray<Capability>,
-  streamed: boolean
+  missingCall: Capability | undefined,
+  needed: ReadonlyArray<Capability>
 ): Capability | undefined => {
   for (const capability of needed) if (!satisfies(model, capability)) return capability
-  return missingOperation(provider, streamed)
+  return missingCall
 }
 
 const notRegistered = (model: ModelInfo): GatewayError =>
@@ -155,14 +149,24 @@ const noneLeft = (what: string, name: string, sifted: Sifted): GatewayError => {
   )
 }
 
+/** The candidates that are the first one's model, wherever they are served; the others are left out. */
+const sameModel = (ranked: ReadonlyArray<Candidate>, skipped: Array<Skipped>): ReadonlyArray<Candidate> => {
+  const [first] = ranked
+  return ranked.filter(({ model }) => {
+    if (model.model === first?.model.model) return true
+    skipped.push({ model: model.id, reason: "another model than the first one" })
+    return false
+  })
+}
+
 /** The fallback models of a request: what its body says, else what came beside it. */
-const fallbackOf = (request: ChatRequest, options: RequestOptions): Fallback | undefined =>
+const fallbackOf = (request: Asked, options: RequestOptions): Fallback | undefined =>
   request.fallback ?? options.fallback
 
 /** All that a request names, best first as far as the naming says. */
 const namesOf = (
   routes: Routes["Service"],
-  request: ChatRequest,
+  request: Asked,
   route: Route | undefined,
   fallback: Fallback | undefined
 ): ReadonlyArray<Named> => {
@@ -193,15 +197,20 @@ export const make = Effect.fnUntraced(function*(
   const routes = yield* Routes
   const health = yield* Health
 
-  const single = Effect.fnUntraced(function*(
+  const single = Effect.fnUntraced(function*<Request extends Asked>(
     exchange: Exchange,
-    request: ChatRequest
+    operation: Operation<Request>,
+    request: Request
   ): Effect.fn.Return<Plan, GatewayError> {
     const model = yield* models.resolve(request.model, exchange.caller)
     exchange.model = model
     const provider = providers.get(model.provider)
     if (provider === undefined) return yield* notRegistered(model)
-    const missing = missingCapability(model, provider, requirements(request), exchange.streamed)
+    const missing = missingCapability(
+      model,
+      operation.lacks(provider, exchange.streamed),
+      operation.requirements(request)
+    )
     if (missing !== undefined) return yield* unsupported(exchange, models, model, missing)
     return {
       candidates: [{ model, provider }],
@@ -214,15 +223,16 @@ export const make = Effect.fnUntraced(function*(
   })
 
   /** Tells the models that can serve from those that cannot. */
-  const sift = Effect.fnUntraced(function*(
+  const sift = Effect.fnUntraced(function*<Request extends Asked>(
     exchange: Exchange,
     caller: Caller,
-    request: ChatRequest,
+    operation: Operation<Request>,
+    request: Request,
     named: ReadonlyArray<Named>,
     inputTokens: number
   ): Effect.fn.Return<Sifted> {
-    const needed = requirements(request)
-    const size = inputTokens + (request.maxOutputTokens ?? 0)
+    const needed = operation.requirements(request)
+    const size = inputTokens + (operation.outputTokens(request) ?? 0)
     const sifted: Sifted = {
       ranked: [],
       listed: [],
@@ -256,7 +266,7 @@ export const make = Effect.fnUntraced(function*(
         sifted.skipped.push({ model: model.id, reason: "model_not_found" })
         continue
       }
-      const missing = missingCapability(model, provider, needed, exchange.streamed)
+      const missing = missingCapability(model, operation.lacks(provider, exchange.streamed), needed)
       if (missing !== undefined) {
         if (seen.size === 1) sifted.error = unsupported(exchange, models, model, missing)
         sifted.allUnapproved = false
@@ -274,9 +284,10 @@ export const make = Effect.fnUntraced(function*(
     return sifted
   })
 
-  const several = Effect.fnUntraced(function*(
+  const several = Effect.fnUntraced(function*<Request extends Asked>(
     exchange: Exchange,
-    request: ChatRequest,
+    operation: Operation<Request>,
+    request: Request,
     options: RequestOptions,
     route: Route | undefined,
     fallback: Fallback | undefined
@@ -284,22 +295,21 @@ export const make = Effect.fnUntraced(function*(
     if (fallback !== undefined && fallback.models.length > maxFallback) {
       return yield* fail(invalid("fallback.models", `names more than ${maxFallback} models`))
     }
-    const inputTokens = estimateInput(request)
+    const inputTokens = operation.inputTokens(request)
     const named = namesOf(routes, request, route, fallback)
-    const sifted = yield* sift(exchange, exchange.caller, request, named, inputTokens)
+    const sifted = yield* sift(exchange, exchange.caller, operation, request, named, inputTokens)
     const policy = route === undefined ? undefined : options.routePolicy ?? route.policy
-    const candidates = policy === undefined || sifted.ranked.length < 2
-      ? [...sifted.ranked.map(({ candidate }) => candidate), ...sifted.listed]
-      : [
-        ...rank(policy, sifted.ranked, {
-          health: health.of,
-          inputTokens,
-          outputTokens: expectedOutput(request.maxOutputTokens),
-          random: yield* Random.next,
-          ...(options.stickyKey === undefined ? {} : { stickyKey: options.stickyKey })
-        }),
-        ...sifted.listed
-      ]
+    const ranked = policy === undefined || sifted.ranked.length < 2
+      ? sifted.ranked.map(({ candidate }) => candidate)
+      : rank(policy, sifted.ranked, {
+        health: health.of,
+        inputTokens,
+        outputTokens: expectedOutput(operation.outputTokens(request)),
+        random: yield* Random.next,
+        ...(options.stickyKey === undefined ? {} : { stickyKey: options.stickyKey })
+      })
+    const kept = operation.keepsModel === true ? sameModel(ranked, sifted.skipped) : ranked
+    const candidates = [...kept, ...sifted.listed]
     // The size is an estimate, and no reason to refuse what a provider might take: the largest one may say so itself.
     const { tooSmall } = sifted
     const [first = tooSmall, ...others] = candidates
@@ -328,11 +338,11 @@ export const make = Effect.fnUntraced(function*(
     }
   })
 
-  return (exchange, request, options) => {
+  return (exchange, operation, request, options) => {
     const route = routes.get(request.model)
     const fallback = fallbackOf(request, options)
     return route === undefined && (fallback === undefined || fallback.models.length === 0)
-      ? single(exchange, request)
-      : several(exchange, request, options, route, fallback)
+      ? single(exchange, operation, request)
+      : several(exchange, operation, request, options, route, fallback)
   }
 })

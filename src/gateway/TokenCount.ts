@@ -7,15 +7,14 @@ import { Effect, Result } from "effect"
 import { CurrentRequest } from "../sdk/Caller.ts"
 import type { ChatRequest } from "../sdk/Chat.ts"
 import { fail, type GatewayError } from "../sdk/GatewayError.ts"
-import type { InterceptorRegistry } from "../sdk/Interceptor.ts"
 import type { ChatCall } from "../sdk/Provider.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
-import type { Admission } from "./Admission.ts"
+import { chatOperation } from "./ChatOperation.ts"
 import type { Exchange } from "./Exchange.ts"
 import { type AttemptError, gatewayError } from "./Failure.ts"
-import { interceptorsOf, interceptRequest, noHeaders, withoutCredentials } from "./Interception.ts"
+import { interceptorsOf, interceptRequest } from "./Interception.ts"
+import type { Pipeline } from "./Pipeline.ts"
 import type { Plan } from "./Plan.ts"
-import type { Resolve } from "./Resolution.ts"
 import { within } from "./TimeLimit.ts"
 import { timedOut } from "./Timers.ts"
 import { estimateInput } from "./TokenEstimate.ts"
@@ -33,11 +32,9 @@ export interface TokenCount {
 /** Counts a request's tokens with the first model that could serve it. Fails as the request itself would before its first attempt. */
 export type CountTokens = (request: ChatRequest, exchange: Exchange) => Effect.Effect<TokenCount, GatewayError>
 
-/** What counting shares with chat. */
+/** What counting is made over. */
 export interface TokenCountOptions {
-  readonly admission: Admission
-  readonly interceptors: InterceptorRegistry["Service"]
-  readonly resolve: Resolve
+  readonly pipeline: Pipeline
   readonly types: TypeRegistry["Service"]
 }
 
@@ -68,22 +65,18 @@ const ask = (plan: Plan, request: ChatRequest, call: ChatCall): Effect.Effect<To
 }
 
 /** Makes the operation over the parts that it shares with chat. */
-export const make = ({ admission, interceptors, resolve, types }: TokenCountOptions): CountTokens =>
+export const make = (
+  { pipeline: { admission, contextOf, interceptors, resolve }, types }: TokenCountOptions
+): CountTokens =>
   Effect.fnUntraced(function*(asked, exchange): Effect.fn.Return<TokenCount, GatewayError> {
     yield* Effect.fromResult(Result.mapError(validateChat(asked), fail))
     yield* admission.countRequest(exchange, admission.owners(exchange))
     const options = yield* CurrentRequest
     const active = interceptorsOf(interceptors.ordered(), exchange.caller)
     const request = active.some(({ pre }) => pre !== undefined)
-      ? yield* interceptRequest(active, asked, {
-        requestId: exchange.requestId,
-        caller: exchange.caller,
-        operation: "chat",
-        headers: withoutCredentials(options.headers ?? noHeaders),
-        tag: (tag) => exchange.tags.push(tag)
-      })
+      ? yield* interceptRequest(active, asked, yield* contextOf(exchange, active))
       : asked
-    const plan = yield* resolve(exchange, request, options)
+    const plan = yield* resolve(exchange, chatOperation, request, options)
     const [{ model }] = plan.candidates
     const { tools, ...rest } = request
     const resolved = tools === undefined

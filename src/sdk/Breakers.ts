@@ -5,8 +5,8 @@
  */
 import { Context, type Effect } from "effect"
 
-/** Endpoints that fail together: generating text, and everything that only looks things up. */
-export type EndpointClass = "chat" | "models" | "other"
+/** Endpoints that fail together: each kind of work has servers of its own behind it, and so has what only looks things up. */
+export type EndpointClass = "chat" | "embeddings" | "images" | "audio" | "video" | "realtime" | "models" | "other"
 
 /** One breaker as it stands now. */
 export interface BreakerState {

@@ -3,6 +3,7 @@ import { Context, Effect, Layer, Schema, type Scope, type Stream } from "effect"
 import type { Caller } from "./Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "./Chat.ts"
 import { fail, type GatewayError, ResponseBlocked } from "./GatewayError.ts"
+import type { Operation } from "./Operation.ts"
 
 /** An interceptor's word on a value: let it pass, stop it, or put another in its place. */
 export type Verdict<A> =
@@ -30,7 +31,8 @@ export class InterceptorError extends Schema.TaggedError<InterceptorError>()("In
 export interface InterceptorContext {
   readonly requestId: string
   readonly caller: Caller
-  readonly operation: "chat"
+  /** Requests other than chats are shown as chats: one message of the user, with a text part for each of their texts. */
+  readonly operation: Operation
   /** The HTTP request's headers in lower case, without credentials; empty in process. */
   readonly headers: Readonly<Record<string, string | undefined>>
   /** Adds a tag to the request's usage record; budgets per tag count it. Only `pre` can. */

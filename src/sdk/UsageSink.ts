@@ -2,6 +2,7 @@
 import { type Array as Arr, Context, Effect, Layer, Schema, type Scope } from "effect"
 import type { FinishReason } from "./Chat.ts"
 import type { GatewayErrorCode } from "./GatewayError.ts"
+import type { Operation } from "./Operation.ts"
 import type { Usage } from "./Usage.ts"
 
 /** Why figures are the gateway's own count and not the provider's. */
@@ -29,7 +30,7 @@ export interface UsageRecord {
   readonly keyId?: string
   readonly tags: ReadonlyArray<string>
   readonly conversationId?: string
-  readonly operation: "chat"
+  readonly operation: Operation
   readonly streamed: boolean
   readonly modelAsked: string
   /** Canonical id of the model that served, or was last tried. */

@@ -15,6 +15,7 @@ import { attemptChat, attemptStream, type AttemptWatch } from "../../src/gateway
 import { AttemptCounts } from "../../src/gateway/AttemptCounts.ts"
 import { runAttempts, type Turn } from "../../src/gateway/Attempts.ts"
 import type { ChunkPull } from "../../src/gateway/ChunkPull.ts"
+import { chatOperation } from "../../src/gateway/ChatOperation.ts"
 import { type Exchange, start } from "../../src/gateway/Exchange.ts"
 import { defaultAttempts, defaultRetry, defaultTimeouts, Gateway } from "../../src/gateway/Gateway.ts"
 import { Health } from "../../src/gateway/Health.ts"
@@ -92,7 +93,7 @@ const ways = Effect.gen(function*() {
 
   const resolved = Effect.fnUntraced(function*(asked: ChatRequest, streamed: boolean) {
     const exchange = yield* start(asked.model, streamed)
-    const plan = yield* resolve(exchange, asked, {})
+    const plan = yield* resolve(exchange, chatOperation, asked, {})
     exchange.preferred = plan.candidates[0].model
     return { exchange, plan }
   })

@@ -1,5 +1,6 @@
 /** A resolution over plain providers, models and routes, for the tests of planning. */
 import { Effect, Layer, Stream } from "effect"
+import { chatOperation } from "../../src/gateway/ChatOperation.ts"
 import { start } from "../../src/gateway/Exchange.ts"
 import { Health } from "../../src/gateway/Health.ts"
 import * as Resolution from "../../src/gateway/Resolution.ts"
@@ -68,5 +69,5 @@ export const resolved = Effect.fnUntraced(function*(asked: Asked = {}) {
     Effect.provideService(CurrentCaller, asked.caller ?? { tenant: "default", tags: [] }),
     Effect.provideService(CurrentRequest, options)
   )
-  return { exchange, plan: yield* resolve(exchange, whole, options) }
+  return { exchange, plan: yield* resolve(exchange, chatOperation, whole, options) }
 })
