@@ -18,10 +18,10 @@ const own = names(`
 const shared = names(`
   AuditSink AuditSinkRegistry AuditTrail Breakers BudgetExceeded BudgetInfo BudgetList Budgets
   CandidateInfo CapabilityNotSupported Chat ChatEvent ChatStream Content CurrentCaller CurrentRequest
-  Explanation FileNotFound Forbidden GatewayApi GatewayError GatewayErrorReason Gts HealthInfo
+  Embedding Explanation FileNotFound Forbidden GatewayApi GatewayError GatewayErrorReason Gts HealthInfo
   Identity Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue JobExpired JobNotFound
   KeyJson Keys MethodNotAllowed Model ModelDeprecated ModelList ModelNotApproved ModelNotFound
-  ModelRegistry NotFound Outbound Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
+  ModelRegistry NotFound Operation Outbound Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
   ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited
   RateLimits RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound
   StoreUnavailable Tenants TimeoutPhase Tool TypeRegistry Unauthorized Usage UsageGroup UsageLog

@@ -220,6 +220,11 @@ const OnFailure = section({
 
 const Rate = Amount.check(Schema.isGreaterThan(0, { message: "expected a number above 0" }))
 
+const EmbedBatching = section({
+  window: Duration,
+  max_inputs: defaulted(integer(2, 2048), 256)
+})
+
 const Route = section({
   policy: defaulted(oneOf(["priority", "cheapest", "fastest", "weighted", "least_busy"]), "priority"),
   models: Schema.Array(RouteModel).check(Schema.isMinLength(1, { message: "needs at least one model" })),
@@ -234,7 +239,8 @@ const Route = section({
   attempts: Schema.optionalKey(integer(1, 20)),
   retry: Schema.optionalKey(Retry),
   on_failure: Schema.optionalKey(OnFailure),
-  min_tokens_per_second: Schema.optionalKey(Rate)
+  min_tokens_per_second: Schema.optionalKey(Rate),
+  embed_batching: Schema.optionalKey(EmbedBatching)
 })
 
 const Timeouts = section({
@@ -270,7 +276,8 @@ const Defaults = section({
     "deny_if_budgeted"
   ),
   time_zone: defaulted(TimeZone, "UTC"),
-  budget_warnings: defaulted(Schema.Array(Percent), [80, 95])
+  budget_warnings: defaulted(Schema.Array(Percent), [80, 95]),
+  embed_batching: Schema.optionalKey(EmbedBatching)
 })
 
 // ------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,13 @@ import * as Ollama from "../plugins/providers/ollama/Ollama.ts"
 import * as OpenAi from "../plugins/providers/openai/OpenAi.ts"
 import * as Sandbox from "../plugins/providers/sandbox/Sandbox.ts"
 import type { Caller } from "../sdk/Caller.ts"
-import { type FailureAction, type FailureKind, type RetryOptions, type Route } from "../sdk/Routes.ts"
+import {
+  type EmbedBatching,
+  type FailureAction,
+  type FailureKind,
+  type RetryOptions,
+  type Route
+} from "../sdk/Routes.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import type { GatewayConfig, ProviderConfig, RouteConfig } from "./GatewayConfig.ts"
 import * as Interceptors from "./Interceptors.ts"
@@ -116,6 +122,11 @@ const failureActions = (
   return actions
 }
 
+const batchingOf = ({ maxInputs, window }: NonNullable<RouteConfig["embedBatching"]>): EmbedBatching => ({
+  windowMs: window,
+  maxInputs
+})
+
 const routeOf = (name: string, config: RouteConfig): Route => ({
   name,
   policy: config.policy,
@@ -125,7 +136,8 @@ const routeOf = (name: string, config: RouteConfig): Route => ({
   ...(config.attempts === undefined ? {} : { attempts: config.attempts }),
   ...(config.retry === undefined ? {} : { retry: retryOptions(config.retry) }),
   ...(config.onFailure === undefined ? {} : { onFailure: failureActions(config.onFailure) }),
-  ...(config.minTokensPerSecond === undefined ? {} : { minTokensPerSecond: config.minTokensPerSecond })
+  ...(config.minTokensPerSecond === undefined ? {} : { minTokensPerSecond: config.minTokensPerSecond }),
+  ...(config.embedBatching === undefined ? {} : { embedBatching: batchingOf(config.embedBatching) })
 })
 
 /** The configured routes as the pipeline takes them. */
@@ -147,11 +159,12 @@ export interface GatewayLayerOptions {
 /** Everything that the configuration describes, short of the listening socket. */
 export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) => {
   const providers = Object.entries(config.providers).map(([slug, provider]) => providerLayer(slug, provider))
-  const { attempts, budgetWarnings, retry, timeZone, timeouts } = config.defaults
+  const { attempts, budgetWarnings, embedBatching, retry, timeZone, timeouts } = config.defaults
   const gateway = Gateway.layer({
     timeouts,
     attempts,
     retry: retryOptions(retry),
+    ...(embedBatching === undefined ? {} : { embedBatching: batchingOf(embedBatching) }),
     ledger: { durability: config.usage.durability, lingerMs: recordsGather },
     budgets: {
       timeZone,

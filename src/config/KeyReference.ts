@@ -333,6 +333,14 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "",
     "A stream that comes slower than this while another model can still take over is given up."
   ),
+  on("routes.<name>.embed_batching", "mapping", "", "As defaults.embed_batching, for requests to this route."),
+  on(
+    "routes.<name>.embed_batching.window",
+    "duration",
+    "required",
+    "How long the first waits for others; 0 is not at all."
+  ),
+  on("routes.<name>.embed_batching.max_inputs", "2 to 2048", "256", "Inputs of one call at most."),
 
   on("defaults", "mapping", "{}", "What holds for every request."),
   on("defaults.timeouts", "mapping", "{}", "The five timers."),
@@ -368,6 +376,14 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "[80, 95]",
     "Shares of a budget, in percent; when so much is spent, the audit trail gets a warning."
   ),
+  on(
+    "defaults.embed_batching",
+    "mapping",
+    "",
+    "Requests for vectors that come at about the same time share a call. Left out: none do."
+  ),
+  on("defaults.embed_batching.window", "duration", "required", "How long the first waits for others; 0 is not at all."),
+  on("defaults.embed_batching.max_inputs", "2 to 2048", "256", "Inputs of one call at most."),
 
   on(
     "interceptors",

@@ -144,37 +144,61 @@ const commonOf = (exchange: Exchange, outcome: UsageRecord["outcome"]) => {
   } as const
 }
 
-/** The record of a call that did not serve: what it made was thrown away. */
-const attemptRecord = <Request extends Asked>(
+/** A call, or several to the same model, that did not serve. */
+interface Unserved {
+  readonly model: ModelInfo
+  readonly usage: Usage
+  readonly durationMs: number
+  readonly outcome: UsageRecord["outcome"]
+  readonly because?: EstimateReason
+}
+
+/** The record of what was made and thrown away. */
+const unservedRecord = (
   exchange: Exchange,
-  operation: Operation<Request>,
-  request: Request,
-  report: AttemptReport,
-  because: EstimateReason,
+  { because, durationMs, model, outcome, usage }: Unserved,
   ordinal: number
 ): UsageRecord => {
-  const usage = operation.givenUp(request)
-  const cost = costOf(exchange, report.info, usage)
-  const priceId = priceIdOf(exchange, report.info)
+  const cost = costOf(exchange, model, usage)
+  const priceId = priceIdOf(exchange, model)
   return {
-    ...commonOf(exchange, because === "timeout" ? "failed" : "cancelled"),
+    ...commonOf(exchange, outcome),
     id: `${exchange.recordId}#${ordinal}`,
     kind: "attempt",
-    modelUsed: report.model,
-    provider: report.info.provider,
+    modelUsed: model.id,
+    provider: model.provider,
     attempts: 1,
     usage: cost === undefined ? usage : { ...usage, costEstimate: usd(cost) },
-    estimatedBecause: because,
+    ...(because === undefined ? {} : { estimatedBecause: because }),
     ...(cost === undefined ? {} : { costNanoUsd: cost }),
     ...(priceId === undefined ? {} : { priceId }),
-    durationMs: report.durationMs,
+    durationMs,
     overheadMs: 0
   }
 }
 
+/** A call that was given up while its provider was at work. */
+const givenUpCall = (
+  { durationMs, givenUp = "timeout", info }: AttemptReport,
+  usage: Usage,
+  outcome: UsageRecord["outcome"]
+): Unserved => {
+  const because = outcome === "cancelled" && givenUp === "hedge_lost" ? "client_disconnect" : givenUp
+  return { model: info, usage, durationMs, outcome: because === "timeout" ? "failed" : "cancelled", because }
+}
+
+/** What was answered to a part of a request that then went to another model. */
+const wastedCall = ({ model, usage }: Exchange["wasted"][number]): Unserved => ({
+  model,
+  usage,
+  durationMs: 0,
+  outcome: "failed",
+  ...(usage.estimated === true ? { because: "not_reported" } : {})
+})
+
 /**
  * The records of a finished request: its own first, then one for each call that was given up while its provider was at
- * work. Where nothing served the request, the last of those is the request's own.
+ * work, or whose answer was thrown away. Where nothing served the request, the last of those is the request's own.
  */
 export const recordsOf = <Request extends Asked>(
   exchange: Exchange,
@@ -212,15 +236,9 @@ export const recordsOf = <Request extends Asked>(
       ...(failure === undefined ? {} : { errorCode: failure.error.code }),
       ...(exchange.finishReason === undefined ? {} : { finishReason: exchange.finishReason })
     },
-    ...givenUp.map((report, index) =>
-      attemptRecord(
-        exchange,
-        operation,
-        request,
-        report,
-        outcome === "cancelled" && report.givenUp === "hedge_lost" ? "client_disconnect" : report.givenUp ?? "timeout",
-        index + 2
-      )
-    )
+    ...[
+      ...givenUp.map((report) => givenUpCall(report, operation.givenUp(request), outcome)),
+      ...exchange.wasted.map(wastedCall)
+    ].map((unserved, index) => unservedRecord(exchange, unserved, index + 2))
   ]
 }

@@ -58,6 +58,8 @@ export class Exchange {
   heldBackFor: ReadonlyArray<string> = []
   /** Native names of the parameters that the provider did not get. */
   dropped: ReadonlyArray<string> = []
+  /** What models that did not serve have answered to a part of the request, and were paid for. */
+  wasted: ReadonlyArray<{ readonly model: ModelInfo; readonly usage: Usage }> = []
   usage: Usage | undefined
   costNanoUsd: number | undefined
   finishReason: FinishReason | undefined

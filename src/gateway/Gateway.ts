@@ -14,6 +14,7 @@ import { Breakers } from "../sdk/Breakers.ts"
 import type { Balance } from "../sdk/Budgets.ts"
 import { CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
+import type { EmbeddingRequest, EmbeddingResponse } from "../sdk/Embedding.ts"
 import { fail, type GatewayError } from "../sdk/GatewayError.ts"
 import type { Interceptor, InterceptorContext } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
@@ -25,6 +26,8 @@ import { attemptChat, attemptStream } from "./Attempt.ts"
 import { runAttempts, type Turn } from "./Attempts.ts"
 import { chatOperation } from "./ChatOperation.ts"
 import type { ChunkPull } from "./ChunkPull.ts"
+import * as EmbeddingBatches from "./EmbeddingBatches.ts"
+import * as EmbeddingOperation from "./EmbeddingOperation.ts"
 import { type Exchange, start } from "./Exchange.ts"
 import * as Explain from "./Explain.ts"
 import { type AttemptError, gatewayError } from "./Failure.ts"
@@ -37,6 +40,7 @@ import * as TokenCounting from "./TokenCount.ts"
 import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } from "./ToolNames.ts"
 import { type ResolvedTools, resolveTools } from "./ToolResolution.ts"
 import { validateChat } from "./Validation.ts"
+import * as WholeOperation from "./WholeOperation.ts"
 
 export {
   type BudgetOptions,
@@ -61,6 +65,11 @@ export class Gateway extends Context.Service<Gateway, {
     request: ChatRequest,
     exchange: Exchange
   ) => Effect.Effect<Stream.Stream<ChatChunk, GatewayError>, GatewayError, Scope.Scope>
+  /** Asks for vectors. Interrupting it closes the upstream's connections. */
+  readonly embed: (
+    request: EmbeddingRequest,
+    exchange?: Exchange
+  ) => Effect.Effect<EmbeddingResponse, GatewayError>
   /** How many tokens a request's prompt has; nothing is answered, and nothing is charged. */
   readonly countTokens: (
     request: ChatRequest,
@@ -269,6 +278,13 @@ const make = Effect.fnUntraced(function*(
         Effect.flatMap(start(request.model, true, request.user), (exchange) => openChat(request, exchange))
       ),
     openChat,
+    embed: WholeOperation.make(
+      pipeline,
+      EmbeddingOperation.make(
+        EmbeddingBatches.make(yield* Effect.scope, EmbeddingOperation.sendAlone),
+        options.embedBatching
+      )
+    ),
     countTokens: (request, exchange) =>
       Effect.flatMap(
         exchange === undefined ? start(request.model, false, request.user) : Effect.succeed(exchange),

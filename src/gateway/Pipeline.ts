@@ -13,7 +13,7 @@ import { type Interceptor, type InterceptorContext, InterceptorRegistry } from "
 import { type ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ProviderRegistry } from "../sdk/Provider.ts"
 import { RateLimits } from "../sdk/RateLimits.ts"
-import type { RetryOptions, Routes } from "../sdk/Routes.ts"
+import type { EmbedBatching, RetryOptions, Routes } from "../sdk/Routes.ts"
 import { Tenants } from "../sdk/Tenant.ts"
 import type { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import { totalInput, totalOutput } from "../sdk/Usage.ts"
@@ -47,6 +47,8 @@ export interface GatewayOptions {
   /** How sure an answer is of its usage record; default `batched`. */
   readonly ledger?: Ledger.LedgerOptions
   readonly budgets?: BudgetOptions
+  /** How small requests for vectors share their calls, where a route does not say; absent: not at all. */
+  readonly embedBatching?: EmbedBatching
 }
 
 /** How requests are charged to budgets. */

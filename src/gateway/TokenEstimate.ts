@@ -84,6 +84,9 @@ const aroundTools = 1_000
 const mostPerNumber = 24
 const aroundValue = 4
 
+/** The most tokens that a text comes to. */
+export const mostOfText = (text: string): number => Buffer.byteLength(text)
+
 /** The most that some JSON comes to: byte-pair encodings make no more tokens of a text than it has bytes of UTF-8. */
 const mostOf = (value: unknown): number => {
   if (typeof value === "string") return Buffer.byteLength(value)

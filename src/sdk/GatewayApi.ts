@@ -8,6 +8,7 @@
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { ChatAnswer, ChatRequest, RoutedRequest } from "./Chat.ts"
+import { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import { Issue } from "./GatewayError.ts"
 import { IssuedKeyJson, KeyJson, KeyListJson, NewKeyJson, RotationJson } from "./KeyJson.ts"
 import { ModelInfo } from "./Model.ts"
@@ -112,6 +113,18 @@ const chat = HttpApiEndpoint.post("chat", "/chat/completions", {
   description: "Asks a model for an answer, whole or (with `stream: true`) as server-sent events ending in `[DONE]`.",
   override: { security },
   transform: withExamples
+}))
+
+const embed = HttpApiEndpoint.post("embed", "/embeddings", {
+  payload: EmbeddingRequest.annotate({ identifier: "EmbeddingRequest" }),
+  success: EmbeddingResponse.annotate({ identifier: "EmbeddingResponse" }),
+  error: failures
+}).annotateMerge(OpenApi.annotations({
+  summary: "Embeddings",
+  description:
+    "Asks a model for vectors, one for each input and in their order, as numbers or (with `encoding_format: base64`) as " +
+    "base64 of little-endian 32-bit floats. A large request goes to its provider in several calls.",
+  override: { security }
 }))
 
 /** The models that the caller may use. */
@@ -425,6 +438,7 @@ const rotateKey = HttpApiEndpoint.post("rotateKey", "/admin/keys/:id/rotate", {
 /** The native API. */
 export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("chat").add(chat).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("embeddings").add(embed).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("usage").add(usage, budgets).prefix("/llm-gateway/v1"),

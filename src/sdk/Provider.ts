@@ -6,6 +6,7 @@
  */
 import { Context, Effect, Layer, Schema, type Scope, type Stream } from "effect"
 import type { ChatChunk, ChatRequest, ChatResponse } from "./Chat.ts"
+import type { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import { ProviderErrorKind } from "./GatewayError.ts"
 import type { Capability, ModelInfo, Prices } from "./Model.ts"
 import type { ResolvedTool } from "./Tool.ts"
@@ -65,6 +66,24 @@ export interface ChatCall {
   readonly force?: boolean
 }
 
+/** One call for vectors to a provider. */
+export interface EmbedCall {
+  readonly request: EmbeddingRequest
+  /** The model to call; `model.model` is what the provider calls it. */
+  readonly model: ModelInfo
+  /** How long the connection may take to open, ms. */
+  readonly connectTimeout: number
+  /** Set where no other candidate is left, so that an open circuit is no reason not to try. */
+  readonly force?: boolean
+}
+
+/** What one call for vectors may hold at most; larger requests go out in several. */
+export interface EmbedLimits {
+  readonly inputs: number
+  /** Tokens of all inputs together. */
+  readonly tokens: number
+}
+
 /** A configured provider. An operation that it lacks is not there. */
 export interface Provider {
   readonly slug: string
@@ -86,6 +105,10 @@ export interface Provider {
   readonly streamChat?: (call: ChatCall) => Stream.Stream<ChatChunk, ProviderError>
   /** How many tokens the provider counts in the call's prompt; nothing is answered, and nothing is charged. */
   readonly countTokens?: (call: ChatCall) => Effect.Effect<number, ProviderError>
+  /** Vectors for all inputs of the call, in their order and in the encoding asked for, or as numbers. */
+  readonly embed?: (call: EmbedCall) => Effect.Effect<EmbeddingResponse, ProviderError>
+  /** Absent: what today's providers take, 256 inputs and 250,000 tokens. */
+  readonly embedLimits?: EmbedLimits
 }
 
 /** Two providers want the same slug. */

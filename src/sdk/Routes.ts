@@ -29,6 +29,14 @@ export interface RetryOptions {
   readonly maxMs: number
 }
 
+/** How small requests for vectors share one call to their provider. */
+export interface EmbedBatching {
+  /** How long the first request waits for others, ms; 0: not at all. */
+  readonly windowMs: number
+  /** Inputs of one call at most. */
+  readonly maxInputs: number
+}
+
 /** A route. */
 export interface Route {
   readonly name: string
@@ -45,6 +53,8 @@ export interface Route {
   readonly onFailure?: Readonly<Partial<Record<FailureKind, FailureAction>>>
   /** A stream that comes slower than this while it can still fail over does; tokens per second. */
   readonly minTokensPerSecond?: number
+  /** Over the gateway's own batching of small requests for vectors. */
+  readonly embedBatching?: EmbedBatching
 }
 
 /** The configured routes. */

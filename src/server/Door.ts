@@ -2,7 +2,7 @@
  * What every dialect's routes do alike: find out who is calling, read the request's options and body, run the handler,
  * and render whatever fails in the dialect's own error body. A dialect is a codec and a list of paths on top of this.
  */
-import { Cause, Effect, Exit, Layer, Result } from "effect"
+import { Cause, Effect, Exit, Layer, Result, Stream } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { isUtf8 } from "node:buffer"
 import { type Caller, CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
@@ -135,6 +135,28 @@ export const visit = <R>(
 /** A whole answer in JSON. */
 export const json = (body: unknown, headers: Readonly<Record<string, string>>): HttpServerResponse.HttpServerResponse =>
   HttpServerResponse.text(JSON.stringify(body), { contentType: "application/json", headers })
+
+/**
+ * A whole answer whose JSON text comes in pieces, as one body. Other requests have their turn between two pieces of a large one.
+ */
+export const jsonPieces = (
+  pieces: Iterable<string>,
+  headers: Readonly<Record<string, string>>
+): HttpServerResponse.HttpServerResponse => {
+  const iterator = pieces[Symbol.iterator]()
+  const first = iterator.next()
+  const second = first.done === true ? first : iterator.next()
+  if (first.done === true || second.done === true) {
+    return HttpServerResponse.text(first.done === true ? "" : first.value, { contentType: "application/json", headers })
+  }
+  const rest = Stream.unfold(iterator, (left) =>
+    Effect.map(Effect.yieldNow, () => {
+      const next = left.next()
+      return next.done === true ? undefined : [next.value, left] as const
+    }))
+  const body = Stream.concat(Stream.make(first.value, second.value), rest).pipe(Stream.encodeText)
+  return HttpServerResponse.stream(body, { contentType: "application/json", headers })
+}
 
 /** Paths, and the methods that each one takes as an `allow` header lists them. A segment such as `:id` stands for any one. */
 export type ServedPaths = Readonly<Record<string, string>>

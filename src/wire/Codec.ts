@@ -11,7 +11,8 @@
 import type { Result } from "effect"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import type { GatewayError, ValidationError } from "../sdk/GatewayError.ts"
-import type { ChatCall, Failure } from "../sdk/Provider.ts"
+import type { EmbeddingRequest, EmbeddingResponse } from "../sdk/Embedding.ts"
+import type { ChatCall, EmbedCall, Failure } from "../sdk/Provider.ts"
 
 /** A JSON object as it stands in a wire. */
 export type Json = Readonly<Record<string, unknown>>
@@ -68,4 +69,21 @@ export interface ChatDialectCodec {
   readonly encodeResponse: (response: ChatResponse, request: ChatRequest) => Json
   readonly streamEncoder: (request: ChatRequest) => ChatStreamEncoder
   readonly encodeError: (error: GatewayError, requestId: string) => EncodedError
+}
+
+/** The provider's side of a codec for embeddings; errors are read by the chat codec of the same wire. */
+export interface EmbedUpstreamCodec {
+  readonly encodeRequest: (call: EmbedCall) => Result.Result<EncodedRequest, ValidationError>
+  /** Gives one vector for each input of the call, or fails. */
+  readonly decodeResponse: (json: unknown, call: EmbedCall) => Result.Result<EmbeddingResponse, Failure>
+}
+
+/** The dialect's side of a codec for embeddings. */
+export interface EmbedDialectCodec {
+  readonly decodeRequest: (json: unknown) => Result.Result<EmbeddingRequest, ValidationError>
+  /**
+   * The answer as JSON text in pieces, which joined are one object. Each holds some vectors: an answer of thousands is too
+   * much to write at once.
+   */
+  readonly encodeResponse: (response: EmbeddingResponse) => Iterable<string>
 }

@@ -112,7 +112,17 @@ export const reportForeign = (request: ChatCall["request"], wire: string, report
     readParts(names, message.content)
   }
   for (const tool of request.tools ?? []) if (tool.type === "unified") readExtensions(names, "tool", "tools[].", tool)
-  const { found } = names
+  reportNames(names)
+}
+
+/** As `reportForeign`, for requests that have extensions at their top alone. */
+export const reportForeignFields = (request: Extended, wire: string, report: Report): void => {
+  const names: Names = { wire, report, found: undefined }
+  readExtensions(names, "request", "", request)
+  reportNames(names)
+}
+
+const reportNames = ({ found, report }: Names): void => {
   if (found === undefined) return
   let told = 0
   for (const name of found) {

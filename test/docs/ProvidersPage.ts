@@ -338,7 +338,7 @@ const registered = Effect.map(ProviderRegistry, (registry) => registry.all()).pi
   )
 )
 
-const operations = ["discover", "chat", "streamChat"] as const
+const operations = ["discover", "chat", "streamChat", "countTokens", "embed"] as const
 
 const providerRows = (providers: ReadonlyArray<Provider>): string =>
   rows(

@@ -973,17 +973,7 @@ describe("the gateway's own errors", () => {
     }
   })
 
-  it("embeddings are not there yet, and said so", async () => {
-    for (
-      const ask of [
-        () => client.embed({ model: "openai::model-1", input: ["a", "b"] }),
-        () => client.embeddings({ model: "openai::model-1", prompt: "a" })
-      ]
-    ) {
-      const { error, status } = await failureOf(ask())
-      assert.strictEqual(status, 422)
-      assert.include(error, "embeddings")
-    }
+  it("a model for vectors that is not there is 404", async () => {
     assert.strictEqual((await failureOf(client.embed({ model: "nowhere::m", input: "a" }))).status, 404)
   })
 

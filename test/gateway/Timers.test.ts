@@ -200,6 +200,7 @@ const replied = (
       chat: () => unused,
       streamChat: () => Stream.die("not asked for"),
       openChat: () => open,
+      embed: () => unused,
       countTokens: () => unused,
       models: unused,
       model: () => unused,

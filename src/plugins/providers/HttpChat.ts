@@ -45,7 +45,7 @@ export const answerError = (
 }
 
 /** A request that the wire has no form for: the caller's error, found before anything was sent. */
-const refused = (provider: string, error: ValidationError): ProviderError =>
+export const refused = (provider: string, error: ValidationError): ProviderError =>
   new ProviderError({
     provider,
     kind: "caller",

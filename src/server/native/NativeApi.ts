@@ -5,11 +5,23 @@ import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
 import { Breakers, type BreakerState } from "../../sdk/Breakers.ts"
 import { ChatAnswer, ChatChunk, ChatRequest, toAnswer } from "../../sdk/Chat.ts"
+import { EmbeddingRequest, EmbeddingResponse } from "../../sdk/Embedding.ts"
 import { GatewayApi, ModelList } from "../../sdk/GatewayApi.ts"
 import { fail, type GatewayError } from "../../sdk/GatewayError.ts"
 import { validationError } from "../../sdk/Issues.ts"
 import type { ModelInfo } from "../../sdk/Model.ts"
-import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
+import { Usage } from "../../sdk/Usage.ts"
+import { inPieces } from "../../wire/Vectors.ts"
+import {
+  type Door,
+  json,
+  jsonPieces,
+  otherwise,
+  readJson,
+  type RouteOptions,
+  type ServedPaths,
+  visit
+} from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as BudgetsApi from "./BudgetsApi.ts"
@@ -27,6 +39,7 @@ export const door: Door = {
 const decodeRequest = Schema.decodeUnknownResult(ChatRequest, { errors: "all", onExcessProperty: "error" })
 const encodeAnswer = Schema.encodeSync(ChatAnswer)
 const encodeChunk = Schema.encodeSync(ChatChunk)
+const encodeEmbeddingHead = Schema.encodeSync(EmbeddingResponse)
 const encodeModels = Schema.encodeSync(ModelList)
 
 const writer = (requestId: string): StreamWriter => ({
@@ -50,6 +63,34 @@ const chat = (options: RouteOptions) =>
       if (asked.stream === true) return yield* streamReply(gateway, asked, exchange, writer(requestId))
       const response = yield* gateway.chat(asked, exchange)
       return json(encodeAnswer(toAnswer(response)), exchangeHeaders(exchange))
+    })
+  )
+
+const decodeEmbedding = Schema.decodeUnknownResult(EmbeddingRequest, { errors: "all", onExcessProperty: "error" })
+const encodeUsage = Schema.encodeSync(Usage)
+
+/** The answer as `EmbeddingResponse` has it, in pieces. */
+const encodeEmbeddings = ({ embeddings, usage, ...response }: EmbeddingResponse): Iterable<string> => {
+  const rest = JSON.stringify({
+    ...encodeEmbeddingHead({ ...response, embeddings: [] }),
+    embeddings: undefined,
+    ...(usage === undefined ? {} : { usage: encodeUsage(usage) })
+  })
+  return inPieces(`${rest.slice(0, -1)},"embeddings":[`, embeddings, (vector) => JSON.stringify(vector), "]}")
+}
+
+const embeddings = (options: RouteOptions) =>
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request }) {
+      const body = yield* readJson(request, options.maxBodyBytes)
+      const asked = yield* Effect.fromResult(
+        Result.mapError(decodeEmbedding(body), (error) => fail(validationError(error)))
+      )
+      const gateway = yield* Gateway
+      const exchange: Exchange = began(yield* start(asked.model, false, asked.user, "embed"))
+      const response = yield* gateway.embed(asked, exchange)
+      return jsonPieces(encodeEmbeddings(response), exchangeHeaders(exchange))
     })
   )
 
@@ -81,6 +122,7 @@ const balances = Effect.flatMap(Gateway, (gateway) => gateway.budgets)
 
 const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/chat/completions": "POST",
+  "/llm-gateway/v1/embeddings": "POST",
   "/llm-gateway/v1/models": "GET, HEAD",
   "/llm-gateway/v1/routes": "GET, HEAD",
   "/llm-gateway/v1/usage": "GET, HEAD",
@@ -105,7 +147,11 @@ export const layer = (options: RouteOptions) =>
     HttpApiBuilder.layer(GatewayApi, { openapiPath: "/openapi.json" }).pipe(
       Layer.provide([
         HttpApiBuilder.group(GatewayApi, "chat", (handlers) => handlers.handleRaw("chat", () => chat(options))),
-        HttpApiBuilder.group(GatewayApi, "models", (handlers) => handlers.handleRaw("models", () => models)),
+        HttpApiBuilder.group(GatewayApi, "embeddings", (handlers) =>
+          handlers.handleRaw("embed", () =>
+            embeddings(options))),
+        HttpApiBuilder.group(GatewayApi, "models", (handlers) =>
+          handlers.handleRaw("models", () => models)),
         HttpApiBuilder.group(GatewayApi, "routes", (handlers) => {
           const list = RoutesApi.list(door)
           const explain = RoutesApi.explain(door, options.maxBodyBytes)

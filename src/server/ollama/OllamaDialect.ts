@@ -6,7 +6,7 @@ import { Effect, Layer, Result } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
 import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
-import { CapabilityNotSupported, fail, Forbidden } from "../../sdk/GatewayError.ts"
+import { fail, Forbidden } from "../../sdk/GatewayError.ts"
 import {
   encodeShow,
   encodeTags,
@@ -15,7 +15,17 @@ import {
   ollamaGenerate,
   type Timing
 } from "../../wire/ollama/OllamaChat.ts"
-import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
+import { embedDialect, embeddingsDialect, type OllamaEmbedDialect } from "../../wire/ollama/OllamaEmbed.ts"
+import {
+  type Door,
+  json,
+  jsonPieces,
+  otherwise,
+  readJson,
+  type RouteOptions,
+  type ServedPaths,
+  visit
+} from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import { listed, modelNamed, named, nameIn } from "./OllamaNames.ts"
@@ -97,29 +107,34 @@ const version = visit(
 const isRunning = Effect.succeed(HttpServerResponse.text("Ollama is running"))
 
 // ---------------------------------------------------------------------------------------------------------------------
-// What is not served
+// Embeddings
 // ---------------------------------------------------------------------------------------------------------------------
 
-/**
- * `/api/embed` (`input`, several vectors) and `/api/embeddings` (`prompt`, one). The gateway has no such operation yet: it goes
- * in the place of the failure, with the model, which by then is one that the caller may use.
- */
-const embed = (options: RouteOptions) =>
+/** Answers in vectors, each operation through its codec. */
+const embed = (dialect: OllamaEmbedDialect, options: RouteOptions) =>
   visit(
     door,
-    Effect.fnUntraced(function*({ request }) {
-      const name = yield* nameIn(yield* readJson(request, options.maxBodyBytes))
-      yield* modelNamed(yield* Gateway, name)
-      return yield* fail(
-        new CapabilityNotSupported({
-          message: "embeddings are not served by this gateway yet; ask the provider itself",
-          capability: "embeddings",
-          model: name.slice(0, 200),
-          models: []
-        })
-      )
+    Effect.fnUntraced(function*({ began, request, requestId }) {
+      const body = yield* readJson(request, options.maxBodyBytes)
+      const gateway = yield* Gateway
+      if (dialect.isEmpty(body)) {
+        const name = yield* nameIn(body)
+        yield* modelNamed(gateway, name)
+        const nothing = dialect.encodeResponse({ model: name, embeddings: [] }, name, { total: 0 })
+        return jsonPieces(nothing, { "x-request-id": requestId })
+      }
+      const asked = yield* Effect.fromResult(Result.mapError(dialect.decodeRequest(body), fail))
+      const model = yield* named(gateway, asked.model)
+      const exchange: Exchange = began(yield* start(model, false, undefined, "embed"))
+      const response = yield* gateway.embed({ ...asked, model }, exchange)
+      const timing = { total: exchange.elapsed() }
+      return jsonPieces(dialect.encodeResponse(response, asked.model, timing), exchangeHeaders(exchange))
     })
   )
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is not served
+// ---------------------------------------------------------------------------------------------------------------------
 
 const refused = (what: string, instead: string) =>
   visit(
@@ -175,8 +190,8 @@ export const layer = (options: RouteOptions) =>
     HttpRouter.add("POST", "/api/show", show(options)),
     HttpRouter.add("GET", "/api/ps", running),
     HttpRouter.add("GET", "/api/version", version),
-    HttpRouter.add("POST", "/api/embed", embed(options)),
-    HttpRouter.add("POST", "/api/embeddings", embed(options)),
+    HttpRouter.add("POST", "/api/embed", embed(embedDialect, options)),
+    HttpRouter.add("POST", "/api/embeddings", embed(embeddingsDialect, options)),
     ...management,
     otherwise(door, "/api/*", served)
   )

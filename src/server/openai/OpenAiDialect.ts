@@ -7,8 +7,18 @@ import type { ChatRequest } from "../../sdk/Chat.ts"
 import type { RouteInfo } from "../../sdk/GatewayApi.ts"
 import { fail, NotFound } from "../../sdk/GatewayError.ts"
 import type { ModelInfo } from "../../sdk/Model.ts"
+import { openAiEmbeddings } from "../../wire/openai/OpenAiEmbeddings.ts"
 import { encodeModel, encodeModels, openAiChat } from "../../wire/openai/OpenAiChat.ts"
-import { type Door, json, otherwise, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
+import {
+  type Door,
+  json,
+  jsonPieces,
+  otherwise,
+  readJson,
+  type RouteOptions,
+  type ServedPaths,
+  visit
+} from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as ResponsesDialect from "./ResponsesDialect.ts"
@@ -33,6 +43,19 @@ const completions = (options: RouteOptions) =>
       if (chat.stream === true) return yield* streamReply(gateway, chat, exchange, writer(chat))
       const response = yield* gateway.chat(chat, exchange)
       return json(openAiChat.encodeResponse(response, chat), exchangeHeaders(exchange))
+    })
+  )
+
+const embeddings = (options: RouteOptions) =>
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request }) {
+      const body = yield* readJson(request, options.maxBodyBytes)
+      const asked = yield* Effect.fromResult(Result.mapError(openAiEmbeddings.decodeRequest(body), fail))
+      const gateway = yield* Gateway
+      const exchange: Exchange = began(yield* start(asked.model, false, asked.user, "embed"))
+      const response = yield* gateway.embed(asked, exchange)
+      return jsonPieces(openAiEmbeddings.encodeResponse(response), exchangeHeaders(exchange))
     })
   )
 
@@ -70,6 +93,7 @@ const models = visit(
 
 const served: ServedPaths = {
   "/v1/chat/completions": "POST",
+  "/v1/embeddings": "POST",
   "/v1/models": "GET, HEAD",
   ...ResponsesDialect.served
 }
@@ -78,6 +102,7 @@ const served: ServedPaths = {
 export const layer = (options: RouteOptions) =>
   Layer.mergeAll(
     HttpRouter.add("POST", "/v1/chat/completions", completions(options)),
+    HttpRouter.add("POST", "/v1/embeddings", embeddings(options)),
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
     otherwise(door, "/v1/*", served)

@@ -4,7 +4,9 @@ import { Outbound } from "../../../sdk/Outbound.ts"
 import * as Provider from "../../../sdk/Provider.ts"
 import { ndjson } from "../../../wire/Framing.ts"
 import { decodeShow, decodeTags, ollamaChat } from "../../../wire/ollama/OllamaChat.ts"
+import { ollamaEmbed } from "../../../wire/ollama/OllamaEmbed.ts"
 import * as HttpChat from "../HttpChat.ts"
+import * as HttpEmbed from "../HttpEmbed.ts"
 import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 
 /** Options of the Ollama plugin. */
@@ -61,6 +63,7 @@ export const layer = (options: Options = {}) =>
         )
       ),
       chat: HttpChat.chat(endpoint),
-      streamChat: HttpChat.streamChat(endpoint)
+      streamChat: HttpChat.streamChat(endpoint),
+      embed: HttpEmbed.embed(endpoint, ollamaEmbed, "/api/embed")
     }
   }))

@@ -7,8 +7,10 @@ import { Outbound, type UpstreamOptions } from "../../../sdk/Outbound.ts"
 import * as Provider from "../../../sdk/Provider.ts"
 import { sse } from "../../../wire/Framing.ts"
 import { decodeModels, openAiChat } from "../../../wire/openai/OpenAiChat.ts"
+import { openAiEmbeddings } from "../../../wire/openai/OpenAiEmbeddings.ts"
 import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 import * as HttpChat from "../HttpChat.ts"
+import * as HttpEmbed from "../HttpEmbed.ts"
 
 /** Options of the OpenAI plugin; `baseUrl` includes the version, as in the OpenAI SDKs. */
 export interface Options extends HttpProviderOptions {
@@ -45,6 +47,7 @@ export const layer = (options: Options = {}) =>
       ...registration(options),
       discover: requestJson(endpoint, { method: "GET", path: "/models" }, decodeModels),
       chat: HttpChat.chat(endpoint),
-      streamChat: HttpChat.streamChat(endpoint)
+      streamChat: HttpChat.streamChat(endpoint),
+      embed: HttpEmbed.embed(endpoint, openAiEmbeddings, "/embeddings")
     }
   }))

@@ -4,13 +4,14 @@
  * stream, a slow first token) it does when told, by the model's name or by directives in the prompt (`Directives.ts`).
  *
  * Models: `echo`, `lorem`, `tools`, `json`, `vision`, `slow-<ms>`, `fail-<status>`, `fail-context_length`,
- * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`.
+ * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`.
  */
 import { Cause, Clock, Effect, type Layer, type Pull, Stream } from "effect"
 import type { Alternative, ChatChunk, ChatResponse, PartDelta } from "../../../sdk/Chat.ts"
 import type { Part } from "../../../sdk/Content.ts"
 import type { Capability, Prices } from "../../../sdk/Model.ts"
 import * as Provider from "../../../sdk/Provider.ts"
+import { embed } from "./Vectors.ts"
 import { contextWindow, decide, type Outcome, type Script, type ScriptChoice, type ScriptPart } from "./Script.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -60,7 +61,8 @@ const models: ReadonlyArray<Provider.DiscoveredModel> = [
   model("cut-3", "Sandbox: the connection breaks after 3 tokens"),
   model("stall-3", "Sandbox: goes silent after 3 tokens"),
   model("tokens-100", "Sandbox: 100 tokens"),
-  model("tokens-100-at-50", "Sandbox: 100 tokens, 50 a second")
+  model("tokens-100-at-50", "Sandbox: 100 tokens, 50 a second"),
+  model("embed", "Sandbox: vectors by the words of a text", ["text_input", "embeddings"])
 ]
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -232,7 +234,8 @@ export const make = (slug: string): Provider.Provider => {
         return "failure" in outcome
           ? Stream.fromEffect(failed(outcome))
           : streamOf(outcome.script, call.model.model, broken)
-      })
+      }),
+    embed: ({ model, request }) => embed(request, model.model)
   }
 }
 

@@ -1,0 +1,290 @@
+/** Embeddings of a gateway in process: how requests are cut and put together, who pays for what, what interceptors see. */
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Schema } from "effect"
+import { TestClock } from "effect/testing"
+import { shares } from "../../src/gateway/EmbeddingBatches.ts"
+import { estimateEmbedding, pieces } from "../../src/gateway/EmbeddingCalls.ts"
+import { Gateway } from "../../src/gateway/Gateway.ts"
+import { toBase64, toNumbers } from "../../src/gateway/VectorEncoding.ts"
+import * as Pii from "../../src/plugins/interceptors/pii/Pii.ts"
+import { type EmbeddingRequest, type EmbeddingResponse, inputsOf } from "../../src/sdk/Embedding.ts"
+import { block, type Interceptor } from "../../src/sdk/Interceptor.ts"
+import { type EmbedCall, ProviderError } from "../../src/sdk/Provider.ts"
+import type { UsageRecord, UsageSink } from "../../src/sdk/UsageSink.ts"
+import { compose, type Composition, plain } from "./PlainProvider.ts"
+
+const vectorOf = (input: string | ReadonlyArray<number>): ReadonlyArray<number> => [input.length, 1]
+
+const answerTo = ({ model, request }: EmbedCall): EmbeddingResponse => {
+  const inputs = inputsOf(request.input)
+  return {
+    model: model.model,
+    embeddings: inputs.map(vectorOf),
+    usage: { inputTokens: inputs.length * 7, outputTokens: 0 }
+  }
+}
+
+/** A provider of vectors that remembers what it was asked. */
+const recorder = (answer: (call: EmbedCall) => Effect.Effect<EmbeddingResponse, ProviderError>) => {
+  const calls: Array<EmbedCall> = []
+  let interrupted = 0
+  const provider = plain({
+    embedLimits: { inputs: 3, tokens: 1_000 },
+    embed: (call) =>
+      Effect.suspend(() => {
+        calls.push(call)
+        return answer(call)
+      }).pipe(Effect.onInterrupt(() => Effect.sync(() => interrupted++)))
+  })
+  return { calls, provider, interrupted: () => interrupted }
+}
+
+const records: Array<UsageRecord> = []
+const sink: UsageSink = {
+  name: "recorder",
+  durable: true,
+  write: (batch) => Effect.sync(() => void records.push(...batch))
+}
+
+const layerOf = (composition: Composition) => {
+  records.length = 0
+  return compose({
+    models: [
+      { id: "plain::m", prices: { inputMtok: 1_000, outputMtok: 0 } },
+      { id: "plain::other", prices: { inputMtok: 1_000, outputMtok: 0 } }
+    ],
+    sinks: [sink],
+    ...composition
+  })
+}
+
+const embed = (request: Omit<EmbeddingRequest, "model"> & { readonly model?: string }) =>
+  Effect.flatMap(Gateway, (gateway) => gateway.embed({ model: "plain::m", ...request }))
+
+describe("a large request", () => {
+  it.effect.prop(
+    "is cut into pieces that keep its order and hold no more than they may",
+    [Schema.Array(Schema.NonEmptyString), Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 5 }))],
+    ([inputs, maxInputs]) =>
+      Effect.sync(() => {
+        const cut = pieces(inputs, { inputs: maxInputs, tokens: 12 })
+        assert.deepStrictEqual(cut.flat(), [...inputs])
+        for (const piece of cut) {
+          assert.isAtLeast(piece.length, 1)
+          assert.isAtMost(piece.length, maxInputs)
+          const tokens = piece.reduce<number>((sum, input) => sum + estimateEmbedding(input), 0)
+          if (piece.length > 1) assert.isAtMost(tokens, 12)
+        }
+      })
+  )
+
+  it.effect("is answered in order, with one record for all of its calls", () => {
+    const { calls, provider } = recorder((call) => Effect.succeed(answerTo(call)))
+    return Effect.gen(function*() {
+      const input = ["a", "bb", "ccc", "dddd", "eeeee", "ffffff", "ggggggg"]
+      const response = yield* embed({ input })
+      assert.deepStrictEqual(response.embeddings, input.map(vectorOf))
+      assert.deepStrictEqual(calls.map(({ request }) => inputsOf(request.input).length), [3, 3, 1])
+      assert.deepStrictEqual(
+        records.map((
+          { costNanoUsd, kind, operation, outcome, usage }
+        ) => [kind, operation, outcome, usage.inputTokens, costNanoUsd]),
+        [["request", "embed", "completed", 49, 49_000_000]]
+      )
+    }).pipe(Effect.provide(layerOf({ providers: [provider] })))
+  })
+
+  it.effect("what a model answered before another one took over is paid for, and told apart", () => {
+    let calls = 0
+    const { provider } = recorder((call) => {
+      calls++
+      return call.model.model === "m" && calls === 2
+        ? Effect.fail(new ProviderError({ provider: "plain", kind: "transient", message: "broken" }))
+        : Effect.succeed(answerTo(call))
+    })
+    return Effect.gen(function*() {
+      const response = yield* embed({
+        input: ["a", "b", "c", "d"],
+        fallback: { models: ["plain::other"], strategy: "sequential" }
+      })
+      assert.strictEqual(response.modelUsed, "plain::other")
+      assert.deepStrictEqual(
+        records.map(({ kind, modelUsed, usage }) => [kind, modelUsed, usage.inputTokens]),
+        [["request", "plain::other", 28], ["attempt", "plain::m", 21]]
+      )
+    }).pipe(Effect.provide(layerOf({ providers: [provider], attempts: 2 })))
+  })
+})
+
+describe("vectors", () => {
+  it.effect.prop("survive base64 as 32-bit floats", [Schema.Array(Schema.Finite)], ([vector]) =>
+    Effect.sync(() => {
+      const floats = vector.map(Math.fround).filter(Number.isFinite)
+      assert.deepStrictEqual(toNumbers(toBase64(floats)), floats)
+    }))
+
+  it("are little-endian", () => {
+    assert.strictEqual(toBase64([1, -2]), Buffer.from([0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]).toString("base64"))
+  })
+
+  it.effect("come in the encoding that was asked for, whatever the provider has", () => {
+    const { provider } = recorder(({ model }) =>
+      Effect.succeed({ model: model.model, embeddings: [toBase64([1, 2])], usage: { inputTokens: 1, outputTokens: 0 } })
+    )
+    return Effect.gen(function*() {
+      assert.deepStrictEqual((yield* embed({ input: "a" })).embeddings, [[1, 2]])
+      assert.deepStrictEqual((yield* embed({ input: "a", encoding: "base64" })).embeddings, [toBase64([1, 2])])
+    }).pipe(Effect.provide(layerOf({ providers: [provider] })))
+  })
+})
+
+const Natural = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1_000_000 }))
+
+describe("shares", () => {
+  it.effect.prop(
+    "add up to the whole, and none is further than one from its exact part",
+    [Natural, Schema.Array(Natural).check(Schema.isMinLength(1))],
+    ([whole, weights]) =>
+      Effect.sync(() => {
+        const found = shares(whole, weights)
+        assert.strictEqual(found.reduce((sum, share) => sum + share, 0), whole)
+        const all = weights.reduce((sum, weight) => sum + weight, 0)
+        if (all === 0) return
+        for (const [at, weight] of weights.entries()) {
+          assert.isBelow(Math.abs((found[at] ?? 0) - whole * weight / all), 1.0001)
+        }
+      })
+  )
+})
+
+describe("micro-batching", () => {
+  const batching = { windowMs: 10, maxInputs: 50 }
+
+  it.effect("1,000 requests at the same time make no more calls than they need", () => {
+    const { calls, provider } = recorder((call) => Effect.succeed(answerTo(call)))
+    const layer = layerOf({
+      providers: [{ ...provider, embedLimits: { inputs: 2_048, tokens: 1e6 } }],
+      embedBatching: batching
+    })
+    return Effect.gen(function*() {
+      const inputs = Array.from({ length: 1_000 }, (_, at) => "x".repeat(at % 60 + 1))
+      const running = yield* Effect.forkChild(
+        Effect.forEach(inputs, (input) => embed({ input }), { concurrency: "unbounded" })
+      )
+      yield* TestClock.adjust(100)
+      const responses = yield* Fiber.join(running)
+      assert.deepStrictEqual(responses.map(({ embeddings }) => embeddings), inputs.map((input) => [vectorOf(input)]))
+      assert.strictEqual(calls.length, 20)
+      // Each call told 7 tokens for each of its 50 inputs.
+      assert.strictEqual(records.reduce((sum, { usage }) => sum + usage.inputTokens, 0), 7_000)
+      assert.lengthOf(records, 1_000)
+    }).pipe(Effect.provide(layer))
+  })
+
+  it.effect("other parameters and other kinds of input go by themselves", () => {
+    const { calls, provider } = recorder((call) => Effect.succeed(answerTo(call)))
+    return Effect.gen(function*() {
+      const running = yield* Effect.forkChild(Effect.forEach(
+        [
+          embed({ input: "a" }),
+          embed({ input: "b", dimensions: 2 }),
+          embed({ input: [1, 2] }),
+          embed({ input: "c", user: "ann" }),
+          embed({ input: "d" })
+        ],
+        (one) => one,
+        { concurrency: "unbounded" }
+      ))
+      yield* TestClock.adjust(100)
+      yield* Fiber.join(running)
+      assert.deepStrictEqual(calls.map(({ request }) => request.input), [["a", "d"], "b", [1, 2], "c"])
+    }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
+  })
+
+  it.effect("one that leaves takes nothing from the others; the call ends when all have left", () => {
+    const { calls, interrupted, provider } = recorder((call) => Effect.delay(Effect.succeed(answerTo(call)), 1_000))
+    return Effect.gen(function*() {
+      const one = yield* Effect.forkChild(embed({ input: "a" }))
+      const other = yield* Effect.forkChild(embed({ input: "bb" }))
+      yield* TestClock.adjust(20)
+      assert.lengthOf(calls, 1)
+      yield* Fiber.interrupt(one)
+      assert.strictEqual(interrupted(), 0)
+      yield* TestClock.adjust(1_000)
+      assert.deepStrictEqual((yield* Fiber.join(other)).embeddings, [vectorOf("bb")])
+
+      const last = [yield* Effect.forkChild(embed({ input: "a" })), yield* Effect.forkChild(embed({ input: "b" }))]
+      yield* TestClock.adjust(20)
+      assert.lengthOf(calls, 2)
+      yield* Fiber.interruptAll(last)
+      assert.strictEqual(interrupted(), 1)
+      assert.deepStrictEqual(records.map(({ outcome }) => outcome), [
+        "cancelled",
+        "completed",
+        "cancelled",
+        "cancelled"
+      ])
+    }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
+  })
+
+  it.effect("one that leaves before the call goes out is not in it", () => {
+    const { calls, provider } = recorder((call) => Effect.succeed(answerTo(call)))
+    return Effect.gen(function*() {
+      const first = yield* Effect.forkChild(embed({ input: "a" }))
+      const other = yield* Effect.forkChild(embed({ input: "b" }))
+      yield* TestClock.adjust(1)
+      yield* Fiber.interrupt(first)
+      yield* TestClock.adjust(20)
+      yield* Fiber.join(other)
+      assert.deepStrictEqual(calls.map(({ request }) => request.input), ["b"])
+    }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
+  })
+
+  it.effect("a wrong input fails only whoever sent it", () => {
+    const { provider } = recorder((call) =>
+      inputsOf(call.request.input).includes("bad")
+        ? Effect.fail(new ProviderError({ provider: "plain", kind: "caller", status: 400, message: "bad" }))
+        : Effect.succeed(answerTo(call))
+    )
+    return Effect.gen(function*() {
+      const running = yield* Effect.forkChild(
+        Effect.forEach(["a", "bad", "c"], (input) => Effect.exit(embed({ input })), { concurrency: "unbounded" })
+      )
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual((yield* Fiber.join(running)).map(Exit.isSuccess), [true, false, true])
+    }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
+  })
+})
+
+describe("interceptors", () => {
+  it.effect("see the texts, and may change them", () => {
+    const { calls, provider } = recorder((call) => Effect.succeed(answerTo(call)))
+    return Effect.gen(function*() {
+      const pii = yield* Pii.make({ detect: ["email"] })
+      const layer = layerOf({ providers: [provider], interceptors: [pii] })
+      yield* embed({ input: ["write to ann@example.com", "nothing here"] }).pipe(Effect.provide(layer))
+      assert.notInclude(JSON.stringify(calls[0]?.request.input), "ann@example.com")
+      assert.strictEqual(inputsOf(calls[0]?.request.input ?? "")[1], "nothing here")
+    })
+  })
+
+  const guard: Interceptor = {
+    name: "guard",
+    order: 1,
+    pre: (request) =>
+      Effect.succeed(JSON.stringify(request.messages).includes("secret") ? block("no secrets") : { type: "allow" })
+  }
+
+  it.effect("may block, also what they cannot read", () => {
+    const { calls, provider } = recorder((call) => Effect.succeed(answerTo(call)))
+    return Effect.gen(function*() {
+      for (const input of ["my secret", [1, 2, 3]]) {
+        const failed = yield* Effect.flip(embed({ input }))
+        assert.strictEqual(failed.code, "request_blocked")
+      }
+      yield* embed({ input: "fine" })
+      assert.lengthOf(calls, 1)
+      assert.deepStrictEqual(records.map(({ outcome }) => outcome), ["blocked", "blocked", "completed"])
+    }).pipe(Effect.provide(layerOf({ providers: [provider], interceptors: [guard] })))
+  })
+})
