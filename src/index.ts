@@ -13,11 +13,13 @@
  * budgets one of the `Budgets*`, audit events `Audit.layer` over `AuditSinkRegistry.layer` and its sinks. `GatewayLayer`
  * puts all of it together from a configuration.
  */
+export * from "./client/index.ts"
 export * as ConfigFile from "./config/ConfigFile.ts"
 export * as GatewayLayer from "./config/GatewayLayer.ts"
 export * as Stores from "./config/Stores.ts"
 export * as Audit from "./gateway/Audit.ts"
 export { type BudgetOptions, Gateway, type GatewayOptions } from "./gateway/Gateway.ts"
+export * as InProcess from "./gateway/InProcess.ts"
 export * as Registries from "./gateway/Registries.ts"
 export * as BudgetsMemory from "./modules/budgets/BudgetsMemory.ts"
 export * as BudgetsPostgres from "./modules/budgets/BudgetsPostgres.ts"

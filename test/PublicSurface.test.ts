@@ -8,7 +8,8 @@ const names = (text: string): ReadonlyArray<string> => text.trim().split(/\s+/)
 /** Plugins, modules and what puts them together. */
 const own = names(`
   Anthropic Audit AuditJsonl AuditNoop AuditSql AuditVerify BudgetMigrations BudgetsMemory
-  BudgetsPostgres BudgetsRedis BudgetsSqlite ConfigFile Gateway GatewayLayer GatewayServer
+  BudgetsPostgres BudgetsRedis BudgetsSqlite ConfigFile ConnectionFailed Gateway GatewayClient
+  GatewayLayer GatewayServer InProcess
   HeaderMetadata IdentityJwt IdentityKeys KeysSql ModelRegistryLayer Moderation NoopInterceptor Ollama
   OpenAi OutboundUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries Sandbox Sql Stores
   TypeRegistryFolder TypeRegistryHttp TypeRegistryMemory UsageLogLines UsageNoop UsageSql Webhook
@@ -18,13 +19,14 @@ const own = names(`
 const shared = names(`
   AuditSink AuditSinkRegistry AuditTrail Breakers BudgetExceeded BudgetInfo BudgetList Budgets
   CandidateInfo CapabilityNotSupported Chat ChatEvent ChatStream Content CurrentCaller CurrentRequest
-  Embedding Explanation FileNotFound Forbidden GatewayApi GatewayError GatewayErrorReason Gts HealthInfo
+  Embedding Explanation FileNotFound Forbidden GatewayApi GatewayCaller GatewayError GatewayErrorReason
+  GatewayInProcess GatewayRpc Gts HealthInfo
   Identity Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue JobExpired JobNotFound
   KeyJson Keys MethodNotAllowed Model ModelDeprecated ModelList ModelNotApproved ModelNotFound
   ModelRegistry NotFound Operation Outbound Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
   ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited
   RateLimits RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound
-  StoreUnavailable Tenants TimeoutPhase Tool TypeRegistry Unauthorized Usage UsageGroup UsageLog
+  StoreUnavailable Tenants TimeoutPhase TokenCount Tool TypeRegistry Unauthorized Usage UsageGroup UsageLog UsageQuestion
   UsageReport UsageReportRow UsageSink UsageSinkRegistry ValidationError Windows credentialsExhausted
   fail invalid isTimeZone timeoutOf windowAt
 `)

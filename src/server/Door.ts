@@ -45,18 +45,21 @@ export interface Visit {
 /** The caller's own id for a request is taken over if it is fit for a header and a log line. */
 const requestIdPattern = /^[A-Za-z0-9._:-]{1,128}$/
 
-const requestIdOf = (request: HttpServerRequest.HttpServerRequest): string => {
-  const given = request.headers["x-request-id"]
+type Headers = Readonly<Record<string, string | undefined>>
+
+/** The id of a request with these headers. */
+export const requestIdIn = (headers: Headers): string => {
+  const given = headers["x-request-id"]
   return given !== undefined && requestIdPattern.test(given) ? given : newRequestId()
 }
 
 /** The secret that a request shows: `authorization: Bearer …`, or `x-api-key` as Anthropic's SDKs send it. */
-export const secretOf = (request: HttpServerRequest.HttpServerRequest): PresentedSecret | undefined => {
-  const authorization = request.headers["authorization"]
+export const secretIn = (headers: Headers): PresentedSecret | undefined => {
+  const authorization = headers["authorization"]
   if (authorization !== undefined && /^bearer /i.test(authorization)) {
     return new PresentedSecret(authorization.slice(7).trim())
   }
-  const apiKey = request.headers["x-api-key"]
+  const apiKey = headers["x-api-key"]
   return apiKey === undefined ? undefined : new PresentedSecret(apiKey)
 }
 
@@ -107,7 +110,7 @@ export const visit = <R>(
 > => {
   const admitted = Effect.fnUntraced(function*(visit: Visit) {
     const identity = yield* Identity
-    const caller: Caller = yield* identity.authenticate(secretOf(visit.request))
+    const caller: Caller = yield* identity.authenticate(secretIn(visit.request.headers))
     const options = yield* Effect.fromResult(
       Result.mapError(requestOptions(visit.request.headers, visit.requestId), fail)
     )
@@ -118,7 +121,7 @@ export const visit = <R>(
   })
   return Effect.gen(function*() {
     const request = yield* HttpServerRequest.HttpServerRequest
-    const requestId = requestIdOf(request)
+    const requestId = requestIdIn(request.headers)
     let exchange: Exchange | undefined
     const began = (started: Exchange): Exchange => exchange = started
     const exit = yield* Effect.exit(admitted({ request, requestId, began }))
@@ -194,7 +197,7 @@ export const unroutable = (
   door: Door,
   request: HttpServerRequest.HttpServerRequest
 ): HttpServerResponse.HttpServerResponse =>
-  errorResponse(door, fail(new NotFound({ message: "there is nothing at this address" })), requestIdOf(request))
+  errorResponse(door, fail(new NotFound({ message: "there is nothing at this address" })), requestIdIn(request.headers))
 
 /** What a caller is told of a defect. */
 export const internal = (requestId: string): GatewayError =>

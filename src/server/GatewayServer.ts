@@ -3,15 +3,17 @@
  * on it; the service as a whole is `layer`.
  */
 import { NodeHttpServer } from "@effect/platform-node"
-import { ByteSize, Effect, Layer } from "effect"
+import { ByteSize, Effect, Latch, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest, UrlParams } from "effect/http"
 import * as AnthropicDialect from "./anthropic/AnthropicDialect.ts"
 import { type Door, type RouteOptions, unroutable } from "./Door.ts"
+import { Draining } from "./Draining.ts"
 import * as NativeApi from "./native/NativeApi.ts"
 import * as NodeListener from "./NodeListener.ts"
 import * as OllamaDialect from "./ollama/OllamaDialect.ts"
 import * as OpenAiDialect from "./openai/OpenAiDialect.ts"
 import * as ResponsesDialect from "./openai/ResponsesDialect.ts"
+import * as RpcServer from "./rpc/RpcServer.ts"
 import * as Health from "./ops/Health.ts"
 import * as Metrics from "./ops/Metrics.ts"
 
@@ -57,6 +59,7 @@ export const routes = (options: RouteOptions) =>
     AnthropicDialect.layer(options),
     NativeApi.layer(options),
     Health.layer,
+    RpcServer.layer(NativeApi.door, options),
     withoutEmptyErrors
   ).pipe((all) => options.metrics === false ? all : Layer.mergeAll(all, Metrics.layer(NativeApi.door)))
 
@@ -65,12 +68,19 @@ const noQueryInTraces = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])
 
 /** The listening service. */
 export const layer = (options: ServerOptions) =>
-  HttpRouter.serve(routes(options), { disableLogger: true, disableListenLog: true }).pipe(
-    Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(options.maxBodyBytes))),
-    Layer.provide(noQueryInTraces),
-    Layer.provideMerge(NodeHttpServer.layer(() => NodeListener.make(OpenAiDialect.door.encodeError), {
-      host: options.host,
-      port: options.port,
-      gracefulShutdownTimeout: options.drainTimeout
-    }))
-  )
+  Layer.unwrap(Effect.sync(() => {
+    const draining = Latch.makeUnsafe(false)
+    return HttpRouter.serve(routes(options), { disableLogger: true, disableListenLog: true }).pipe(
+      Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(options.maxBodyBytes))),
+      Layer.provide(noQueryInTraces),
+      Layer.provide(Layer.succeed(Draining, { begun: draining.await })),
+      Layer.provideMerge(
+        NodeHttpServer.layer(() => NodeListener.make(OpenAiDialect.door.encodeError, () => draining.openUnsafe()), {
+          host: options.host,
+          port: options.port,
+          gracefulShutdownTimeout: options.drainTimeout,
+          websocket: { maxPayload: options.maxBodyBytes }
+        })
+      )
+    )
+  }))

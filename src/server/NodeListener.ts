@@ -16,8 +16,8 @@ export type EncodeError = (
 /** How often a draining server closes connections that have become idle, ms. */
 const sweepInterval = 50
 
-/** Makes the server; it does not listen yet. */
-export const make = (encodeError: EncodeError): Server => {
+/** Makes the server; it does not listen yet. `drains` is told when it stops listening. */
+export const make = (encodeError: EncodeError, drains: () => void): Server => {
   const server = createServer({
     // Slow requests must not hold a connection for ever; answers may take as long as the pipeline's timers allow.
     headersTimeout: 20_000,
@@ -30,7 +30,7 @@ export const make = (encodeError: EncodeError): Server => {
     shouldUpgradeCallback: ({ headers }) => headers.upgrade?.toLowerCase() === "websocket"
   })
   answerUnreadable(server, encodeError)
-  drainQuickly(server)
+  drainQuickly(server, drains)
   return server
 }
 
@@ -107,9 +107,10 @@ const answerUnreadable = (server: Server, encodeError: EncodeError): void => {
  * Node keeps a connection that was busy when the server was closed open for the keep-alive time, although no further
  * request can come over it. Sweeping them lets a drain end with its last request.
  */
-const drainQuickly = (server: Server): void => {
+const drainQuickly = (server: Server, drains: () => void): void => {
   const close = server.close.bind(server)
   server.close = (callback) => {
+    drains()
     const sweep = setInterval(() => server.closeIdleConnections(), sweepInterval)
     return close((error) => {
       clearInterval(sweep)

@@ -24,6 +24,8 @@ const allowed: Readonly<Record<string, ReadonlyArray<string>>> = {
 /** Packages that a folder may import; a folder that is not listed may import any. */
 const packages: Readonly<Record<string, RegExp>> = {
   sdk: /^effect(\/|$)/,
+  // It runs in browsers, too.
+  client: /^effect(\/|$)/,
   // Hashing and base64 are computations, not input or output.
   wire: /^(effect$|effect\/encoding$|node:(buffer|crypto)$)/
 }

@@ -131,6 +131,8 @@ const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/admin/keys": "GET, HEAD, POST",
   "/llm-gateway/v1/admin/keys/:id": "DELETE",
   "/llm-gateway/v1/admin/keys/:id/rotate": "POST",
+  "/rpc": "POST",
+  "/rpc/ws": "GET, HEAD",
   "/openapi.json": "GET, HEAD",
   "/docs": "GET, HEAD",
   "/health/live": "GET, HEAD",

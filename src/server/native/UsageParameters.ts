@@ -1,23 +1,8 @@
 /** What a request for usage asks for, read from its address. */
 import { Result, Schema } from "effect"
+import type { UsageSelection } from "../../gateway/UsageReports.ts"
 import { invalid, type ValidationError } from "../../sdk/GatewayError.ts"
 import { UsageGroup } from "../../sdk/UsageLog.ts"
-
-/** A request for usage. */
-export interface UsageParameters {
-  /** Unix ms, inclusive. */
-  readonly from: number
-  /** Unix ms, exclusive. */
-  readonly to: number
-  readonly groupBy: ReadonlyArray<UsageGroup>
-  readonly tenant?: string
-  readonly user?: string
-  readonly key?: string
-  readonly tag?: string
-  readonly model?: string
-  /** Rows at most. */
-  readonly limit: number
-}
 
 const names = ["from", "to", "group_by", "tenant", "user", "key", "tag", "model", "limit"] as const
 type Name = (typeof names)[number]
@@ -114,7 +99,7 @@ const limitOf = (text: string | undefined): Read<number> => {
 }
 
 /** Reads the parameters of an address. `now` is Unix ms. What is wrong with one names it. */
-export const usageParameters = (url: string, now: number): Read<UsageParameters> =>
+export const usageParameters = (url: string, now: number): Read<UsageSelection> =>
   Result.gen(function*() {
     const at = url.indexOf("?")
     const { from, group_by: groupBy = "", limit, to, ...filters } = yield* given(at < 0 ? "" : url.slice(at))

@@ -7,7 +7,7 @@ import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { Breakers } from "../../sdk/Breakers.ts"
 import { Identity } from "../../sdk/Identity.ts"
 import { ProviderRegistry } from "../../sdk/Provider.ts"
-import { secretOf } from "../Door.ts"
+import { secretIn } from "../Door.ts"
 
 const live = Effect.succeed(HttpServerResponse.jsonUnsafe({ status: "ok" }))
 
@@ -15,7 +15,7 @@ const live = Effect.succeed(HttpServerResponse.jsonUnsafe({ status: "ok" }))
 const isAdmin = Effect.gen(function*() {
   const request = yield* HttpServerRequest.HttpServerRequest
   const identity = yield* Identity
-  return yield* identity.authenticate(secretOf(request)).pipe(
+  return yield* identity.authenticate(secretIn(request.headers)).pipe(
     Effect.map((caller) => caller.admin === true),
     Effect.orElseSucceed(() => false)
   )

@@ -1,0 +1,2 @@
+/** The typed client: `llm-gateway/client`. It holds no part of the server. */
+export * from "./GatewayClient.ts"

@@ -1,0 +1,35 @@
+/**
+ * The gateway's calls as remote procedures, with the schemas of the native API. Errors are `GatewayError`s, whole.
+ *
+ * Who calls, and the options of each request, ride in the headers that the HTTP API has, on the connection or on the single
+ * message: `authorization`, `x-request-id`, `x-gateway-*`.
+ */
+import { Schema } from "effect"
+import { Rpc, RpcGroup, RpcMiddleware } from "effect/rpc"
+import { ChatChunk, ChatRequest, ChatResponse } from "./Chat.ts"
+import { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
+import { BudgetInfo, Explanation, RouteInfo, UsageReport } from "./GatewayApi.ts"
+import { TokenCount, UsageQuestion } from "./GatewayCalls.ts"
+import { GatewayError } from "./GatewayError.ts"
+import { ModelInfo } from "./Model.ts"
+
+/** On the server, finds out who calls and under which options. */
+export class GatewayCaller extends RpcMiddleware.Service<GatewayCaller>()("llm-gateway/sdk/GatewayCaller", {
+  error: GatewayError
+}) {}
+
+const error = GatewayError
+
+/** The procedures. */
+export class GatewayRpc extends RpcGroup.make(
+  Rpc.make("chat", { payload: ChatRequest, success: ChatResponse, error }),
+  Rpc.make("streamChat", { payload: ChatRequest, success: ChatChunk, error, stream: true }),
+  Rpc.make("countTokens", { payload: ChatRequest, success: TokenCount, error }),
+  Rpc.make("embed", { payload: EmbeddingRequest, success: EmbeddingResponse, error }),
+  Rpc.make("models", { success: Schema.Array(ModelInfo), error }),
+  Rpc.make("model", { payload: { id: Schema.String }, success: ModelInfo, error }),
+  Rpc.make("routes", { success: Schema.Array(RouteInfo), error }),
+  Rpc.make("explain", { payload: ChatRequest, success: Explanation, error }),
+  Rpc.make("usage", { payload: UsageQuestion, success: UsageReport, error }),
+  Rpc.make("budgets", { success: Schema.Array(BudgetInfo), error })
+).middleware(GatewayCaller) {}
