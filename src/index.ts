@@ -15,6 +15,7 @@
  */
 export * from "./client/index.ts"
 export * as ConfigFile from "./config/ConfigFile.ts"
+export * as GatewayConfig from "./config/ConfiguredGateway.ts"
 export * as GatewayLayer from "./config/GatewayLayer.ts"
 export * as Stores from "./config/Stores.ts"
 export * as Audit from "./gateway/Audit.ts"

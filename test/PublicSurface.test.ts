@@ -8,8 +8,8 @@ const names = (text: string): ReadonlyArray<string> => text.trim().split(/\s+/)
 /** Plugins, modules and what puts them together. */
 const own = names(`
   Anthropic Audit AuditJsonl AuditNoop AuditSql AuditVerify BudgetMigrations BudgetsMemory
-  BudgetsPostgres BudgetsRedis BudgetsSqlite ConfigFile ConnectionFailed Gateway GatewayClient
-  GatewayLayer GatewayServer InProcess
+  BudgetsPostgres BudgetsRedis BudgetsSqlite ConfigFile ConnectionFailed Gateway GatewayClient GatewayConfig
+  GatewayEmbeddingModel GatewayLanguageModel GatewayLayer GatewayServer InProcess
   HeaderMetadata IdentityJwt IdentityKeys KeysSql ModelRegistryLayer Moderation NoopInterceptor Ollama
   OpenAi OutboundUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries Sandbox Sql Stores
   TypeRegistryFolder TypeRegistryHttp TypeRegistryMemory UsageLogLines UsageNoop UsageSql Webhook

@@ -1,6 +1,6 @@
 /**
- * The HTTP service: every dialect on one router, on one listening socket. An app with a router of its own mounts `routes`
- * on it; the service as a whole is `layer`.
+ * The HTTP service: every dialect on one router, on one listening socket. An app with a router of its own mounts what it wants
+ * on it with `mount`; the service as a whole is `layer`.
  */
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Effect, Latch, Layer } from "effect"
@@ -50,6 +50,20 @@ const doorOf = (url: string): Door => {
 const isRouteNotFound = (error: unknown): boolean =>
   HttpServerError.isHttpServerError(error) && error.reason._tag === "RouteNotFound"
 
+/** What can be mounted by itself: the dialects, the native API with its documentation, RPC, and health with metrics. */
+export type Face = "openai" | "anthropic" | "ollama" | "native" | "rpc" | "operations"
+
+/** What of the gateway an app's own router has, and where. */
+export interface MountOptions extends RouteOptions {
+  /** Default: all of it. */
+  readonly faces?: ReadonlyArray<Face>
+  /** Such as `/ai`: `/ai/v1/chat/completions`. Without one the paths are those of the service. */
+  readonly prefix?: `/${string}`
+}
+
+const operations = (options: RouteOptions) =>
+  options.metrics === false ? Health.layer : Layer.mergeAll(Health.layer, Metrics.layer(NativeApi.door))
+
 /** All routes: the dialects, the native API with its documentation, health, and metrics unless they are off. */
 export const routes = (options: RouteOptions) =>
   Layer.mergeAll(
@@ -58,10 +72,32 @@ export const routes = (options: RouteOptions) =>
     OllamaDialect.layer(options),
     AnthropicDialect.layer(options),
     NativeApi.layer(options),
-    Health.layer,
     RpcServer.layer(NativeApi.door, options),
+    operations(options),
     withoutEmptyErrors
-  ).pipe((all) => options.metrics === false ? all : Layer.mergeAll(all, Metrics.layer(NativeApi.door)))
+  )
+
+/**
+ * Puts all or some of the gateway's faces on the `HttpRouter` that an app serves already, beside its own routes. What is no
+ * path of theirs stays the app's to answer, except below a prefix with the native API, which then answers all of it.
+ */
+export const mount = ({ faces, prefix, ...options }: MountOptions) => {
+  const has = (face: Face): boolean => faces === undefined || faces.includes(face)
+  const mounted = Layer.mergeAll(
+    has("openai") ? Layer.merge(OpenAiDialect.layer(options), ResponsesDialect.layer(options)) : Layer.empty,
+    has("anthropic") ? AnthropicDialect.layer(options) : Layer.empty,
+    // Below a prefix the native API answers whatever no other route takes, the root included.
+    has("ollama") ? OllamaDialect.layer(options, prefix === undefined || !has("native")) : Layer.empty,
+    has("native") ? NativeApi.layer(options, prefix !== undefined) : Layer.empty,
+    has("rpc") ? RpcServer.layer(NativeApi.door, options) : Layer.empty,
+    has("operations") ? operations(options) : Layer.empty
+  )
+  const router = Layer.effect(
+    HttpRouter.HttpRouter,
+    Effect.map(HttpRouter.HttpRouter, (own) => prefix === undefined ? own : own.prefixed(prefix))
+  )
+  return mounted.pipe(Layer.provide(router))
+}
 
 /** What stands in an address's query is in no trace: some clients send their keys there, whatever the gateway asks for. */
 const noQueryInTraces = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])

@@ -48,6 +48,43 @@ const expected: Readonly<Record<string, ReadonlyArray<string>>> = {
     "audit: request_started",
     "audit: limit_hit rate_limited",
     "audit: request_failed rate_limited"
+  ],
+  "07-own-usage-sink.ts": ["acme sandbox::echo: 9000 nano-USD", "umbrella sandbox::echo: 12000 nano-USD"],
+  "08-own-audit-sink.ts": [
+    "acme: request started sandbox::echo",
+    "acme: request completed sandbox::echo",
+    "acme: request started sandbox::fail-503",
+    "acme: request failed sandbox::fail-503"
+  ],
+  "09-chat-engine.ts": [
+    "> How is the weather in Paris?",
+    "< The tool answered: It is sunny (asked with {\"city\":\"text\"}). (in 10 pieces)",
+    "> Thank you!",
+    "< The tool answered: It is sunny (asked with {\"city\":\"text\"}). (in 10 pieces)",
+    "user: text",
+    "assistant: tool_call",
+    "tool: tool_result",
+    "assistant: text",
+    "user: text",
+    "assistant: tool_call",
+    "tool: tool_result",
+    "assistant: text"
+  ],
+  "10-rag.ts": [
+    "Q: When does a circuit breaker open?",
+    "A: [1] A circuit breaker opens after five failures in a row, and lets one call through after a second.",
+    "   source: A circuit breaker opens after five failures in a row, and lets one call through after a second.",
+    "   source: Budgets are set aside before a provider is called, for the worst case of the request.",
+    "Q: What is set aside for a request?",
+    "A: [1] Budgets are set aside before a provider is called, for the worst case of the request.",
+    "   source: Budgets are set aside before a provider is called, for the worst case of the request.",
+    "   source: A circuit breaker opens after five failures in a row, and lets one call through after a second."
+  ],
+  "11-rpc-client.ts": [
+    "Hello, gateway!",
+    "[\"text\"]",
+    "[\"text\"]",
+    "no such model: there is no provider \"nowhere\" (there are: sandbox)"
   ]
 }
 
@@ -63,7 +100,7 @@ const run = (name: string, variables: Readonly<Record<string, string>> = {}) =>
 
 describe("scratchpad", () => {
   const names = readdirSync(path.join(root, "scratchpad")).filter((name) => name.endsWith(".ts"))
-  it.each(names)("%s prints what it should", async (name) => {
+  it.each(names.filter((name) => name !== "11-rpc-client.ts"))("%s prints what it should", async (name) => {
     assert.deepStrictEqual(await run(name), expected[name])
   })
 
@@ -92,6 +129,12 @@ tenants:
       )
     })
     afterAll(() => gateway.close())
+
+    it.each(["09-chat-engine.ts", "11-rpc-client.ts"])("%s talks to that one", async (name) => {
+      assert.deepStrictEqual(await run(name, { GATEWAY_URL: gateway.url, GATEWAY_KEY: key }), expected[name])
+      const refused = await run(name, { GATEWAY_URL: gateway.url, GATEWAY_KEY: "wrong" }).then(() => "", String)
+      assert.include(refused, "Unauthorized")
+    })
 
     it("04-openai-sdk.ts talks to that one", async () => {
       assert.deepStrictEqual(

@@ -142,9 +142,9 @@ const served = (metrics: boolean): ServedPaths => ({
 
 /**
  * Mounts the native API. Its handlers take the raw request, so that bodies are read, refused and answered exactly as in
- * every other dialect.
+ * every other dialect. `ownsRest`: whether it answers what no other route takes, wherever that is.
  */
-export const layer = (options: RouteOptions) =>
+export const layer = (options: RouteOptions, ownsRest = true) =>
   Layer.mergeAll(
     HttpApiBuilder.layer(GatewayApi, { openapiPath: "/openapi.json" }).pipe(
       Layer.provide([
@@ -175,5 +175,5 @@ export const layer = (options: RouteOptions) =>
       ])
     ),
     HttpApiScalar.layer(GatewayApi, { path: "/docs" }),
-    otherwise(door, "/*", served(options.metrics !== false))
+    ownsRest ? otherwise(door, "/*", served(options.metrics !== false)) : Layer.empty
   )

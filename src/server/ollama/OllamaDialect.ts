@@ -180,10 +180,10 @@ const served: ServedPaths = {
   "/api/blobs/:digest": "GET, HEAD, POST"
 }
 
-/** Mounts the dialect on the router. */
-export const layer = (options: RouteOptions) =>
+/** Mounts the dialect on the router; `hasRoot`: with Ollama's word at the root, where nothing else has it. */
+export const layer = (options: RouteOptions, hasRoot = true) =>
   Layer.mergeAll(
-    HttpRouter.add("GET", "/", isRunning),
+    hasRoot ? HttpRouter.add("GET", "/", isRunning) : Layer.empty,
     HttpRouter.add("POST", "/api/chat", answers(ollamaChat, options)),
     HttpRouter.add("POST", "/api/generate", answers(ollamaGenerate, options)),
     HttpRouter.add("GET", "/api/tags", tags),

@@ -221,7 +221,7 @@ export const make = (slug: string): Provider.Provider => {
     kind: "sandbox",
     wire: "sandbox",
     unlistedModels: "allow",
-    defaultCapabilities: capabilities,
+    defaultCapabilities: [...capabilities, "embeddings"],
     discover: Effect.succeed(models),
     chat: (call) =>
       Effect.suspend(() => {
