@@ -344,10 +344,21 @@ describe("serve", () => {
     await reader?.read()
     const started = performance.now()
     const rest = (async () => {
-      for (let read = await reader?.read(); read?.done === false;) read = await reader?.read()
-    })().catch(() => undefined)
+      let text = ""
+      for (let read = await reader?.read(); read?.done === false; read = await reader?.read()) {
+        text += new TextDecoder().decode(read.value)
+      }
+      return text
+    })()
+    const whole = post(service.url, ask("[[stall 1]] One two"))
+    // Its turn comes after that of the request before it.
+    await (await fetch(`${service.url}/health/live`)).text()
     assert.strictEqual(await service.stop(), 0)
-    await rest
+    // It ends in its dialect's error, and not as if it were complete; what has no answer yet gets one.
+    const text = await rest
+    assert.include(text, "\"code\":\"overloaded\"")
+    assert.notInclude(text, "[DONE]")
+    assert.strictEqual((await whole).status, 503)
     assert.isBelow(performance.now() - started, 5_000)
   })
 
