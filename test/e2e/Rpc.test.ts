@@ -524,6 +524,15 @@ describe("what is no call", () => {
     assert.strictEqual(response.status, 413)
   })
 
+  it("no more calls are taken at once than can be served", async () => {
+    const body = Array.from({ length: 5_000 }, (_, id) => message({ id: String(id), tag: "models", payload: null }))
+      .join("")
+    const response = await fetch(`${gateway.url}/rpc`, { method: "POST", headers, body })
+    const said = await response.text()
+    assert.include(said, "more than 1000 messages at once")
+    assert.isBelow(said.split("\n").length, 5)
+  })
+
   it("an address for WebSockets asked for without one says so", async () => {
     const response = await fetch(`${gateway.url}/rpc/ws`, { headers })
     assert.strictEqual(response.status, 400)
