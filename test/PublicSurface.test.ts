@@ -10,7 +10,7 @@ const own = names(`
   Anthropic Audit AuditJsonl AuditNoop AuditSql AuditVerify BudgetMigrations BudgetsMemory
   BudgetsPostgres BudgetsRedis BudgetsSqlite ConfigFile ConnectionFailed Gateway GatewayClient GatewayConfig
   GatewayEmbeddingModel GatewayLanguageModel GatewayLayer GatewayServer InProcess
-  HeaderMetadata IdentityJwt IdentityKeys KeysSql ModelRegistryLayer Moderation NoopInterceptor Ollama
+  HeaderMetadata IdentityJwt IdentityKeys Jobs JobStoreSql KeysSql ModelRegistryLayer Moderation NoopInterceptor Ollama
   OpenAi OutboundUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries Sandbox Sql Stores
   TypeRegistryFolder TypeRegistryHttp TypeRegistryMemory UsageLogLines UsageNoop UsageSql Webhook
 `)
@@ -21,7 +21,7 @@ const shared = names(`
   CandidateInfo CapabilityNotSupported Chat ChatEvent ChatStream Content CurrentCaller CurrentRequest
   Embedding Explanation FileNotFound Forbidden GatewayApi GatewayCaller GatewayError GatewayErrorReason
   GatewayInProcess GatewayRpc Gts HealthInfo
-  Identity Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue JobExpired JobNotFound
+  Identity Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue Job JobExpired JobNotFound JobStore
   KeyJson Keys MethodNotAllowed Model ModelDeprecated ModelList ModelNotApproved ModelNotFound
   ModelRegistry NotFound Operation Outbound Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
   ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited

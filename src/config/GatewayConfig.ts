@@ -387,6 +387,13 @@ const AuditSink = Schema.Union([
   section({ type: Schema.Literal("sql") })
 ])
 
+const Jobs = section({
+  concurrency: defaulted(integer(0, 10_000), 16),
+  ttl: defaulted(PositiveDuration, "1d"),
+  lease: defaulted(PositiveDuration, "30s"),
+  max_unfinished: defaulted(integer(1, 1e6), 10_000)
+})
+
 const Audit = section({ sinks: defaulted(Schema.Array(AuditSink), []) })
 
 // ------------------------------------------------------------------------------------------------------------------
@@ -463,6 +470,7 @@ const fields = {
   interceptors: defaulted(Schema.Record(Schema.String, Interceptor), {}),
   usage: defaulted(Usage, {}),
   audit: defaulted(Audit, {}),
+  jobs: defaulted(Jobs, {}),
   storage: defaulted(Storage, {}),
   type_registry: Schema.optionalKey(TypeRegistry),
   observability: defaulted(Observability, {})

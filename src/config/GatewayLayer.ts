@@ -3,6 +3,7 @@ import { type FileSystem, Layer, type Path } from "effect"
 import { FetchHttpClient } from "effect/http"
 import type { UnknownPrice } from "../gateway/Admission.ts"
 import { Gateway } from "../gateway/Gateway.ts"
+import { Jobs } from "../gateway/Jobs.ts"
 import * as Registries from "../gateway/Registries.ts"
 import { compilePatterns } from "../modules/modelRegistry/ModelPattern.ts"
 import * as Registry from "../modules/modelRegistry/Registry.ts"
@@ -175,7 +176,10 @@ export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) 
     }
   })
   // Moderation asks the gateway's own models, so interceptors come last.
-  return Interceptors.layer(config).pipe(
+  const { concurrency, lease, maxUnfinished, ttl } = config.jobs
+  const jobs = Jobs.layer({ concurrency, leaseMs: lease, maxUnfinished, ttlMs: ttl })
+  return jobs.pipe(
+    Layer.provideMerge(Interceptors.layer(config)),
     Layer.provideMerge(gateway),
     Layer.provideMerge(Registry.layer({ models: config.models, approvals: approvals(config) })),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),

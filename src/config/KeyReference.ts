@@ -494,12 +494,18 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("audit.sinks[].type", "noop, jsonl, sql", "required", "Nowhere; a file whose lines are chained; the database."),
   on("audit.sinks[].path", "path", "required", "jsonl: the file; each process needs one of its own."),
 
+  on("jobs", "mapping", "{}", "Jobs: requests whose answers are fetched later."),
+  on("jobs.concurrency", "whole number", "16", "Jobs that run at the same time in this process; 0: it runs none."),
+  on("jobs.ttl", "duration", "1d", "How long results are kept."),
+  on("jobs.lease", "duration", "30s", "How long the job of a replica that has died waits for another one."),
+  on("jobs.max_unfinished", "whole number", "10000", "Jobs of one tenant that have not ended."),
+
   on("storage", "mapping", "{}", "What survives a restart, and what replicas share."),
   on(
     "storage.sql",
     "sqlite:PATH or postgres://...",
     "sqlite:./data/gateway.db",
-    "The database: of keys, usage records, audit events, and of budgets where there is no Redis."
+    "The database: of keys, usage records, audit events, jobs, and of budgets where there is no Redis."
   ),
   on(
     "storage.redis",

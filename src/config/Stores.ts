@@ -1,6 +1,6 @@
 /**
- * What a configured gateway keeps, and where: the database, Redis, and on them keys, limits, budgets, usage records and
- * audit events. What nothing in the configuration needs is not opened.
+ * What a configured gateway keeps, and where: the database, Redis, and on them keys, limits, budgets, usage records,
+ * audit events and jobs. What nothing in the configuration needs is not opened.
  */
 import { NodeRedis } from "@effect/platform-node"
 import { Clock, Effect, Layer, Redacted } from "effect"
@@ -13,6 +13,7 @@ import * as BudgetMigrations from "../modules/budgets/Migrations.ts"
 import * as IdentityJwt from "../modules/identity/IdentityJwt.ts"
 import * as IdentityKeys from "../modules/identity/IdentityKeys.ts"
 import * as KeysSql from "../modules/identity/KeysSql.ts"
+import * as JobStoreSql from "../modules/jobs/JobStoreSql.ts"
 import * as RateLimitsMemory from "../modules/rateLimits/RateLimitsMemory.ts"
 import * as RateLimitsRedis from "../modules/rateLimits/RateLimitsRedis.ts"
 import * as Sql from "../modules/sql/Sql.ts"
@@ -51,7 +52,8 @@ const migrations: Sql.Migrations = {
   ...KeysSql.migrations,
   ...UsageSql.migrations,
   ...AuditSql.migrations,
-  ...BudgetMigrations.migrations
+  ...BudgetMigrations.migrations,
+  ...JobStoreSql.migrations
 }
 
 /** How long a Redis that has fallen silent may hold up the end of the process. */
@@ -167,6 +169,7 @@ export const layer = (config: GatewayConfig) => {
   return Layer.mergeAll(
     identity(config, to),
     Audit.layer,
+    JobStoreSql.layer.pipe(Layer.provide(to.sql)),
     hasLimits(config) ? rateLimits(config, to) : Layer.empty,
     isOneLedger(config) ? UsageSql.ledgerTransaction.pipe(Layer.provide(to.sql)) : Layer.empty,
     hasBudgets(config) ? budgets(config, to) : Layer.empty

@@ -3,7 +3,14 @@
  * writes the fields that are its own; the accounting stage and the server's headers read them at the end, on every exit.
  */
 import { Clock, Effect } from "effect"
-import { type Caller, CurrentCaller, CurrentRequest, type RequestOptions, type Timeouts } from "../sdk/Caller.ts"
+import {
+  type Caller,
+  CurrentCaller,
+  CurrentRequest,
+  type Repeatable,
+  type RequestOptions,
+  type Timeouts
+} from "../sdk/Caller.ts"
 import type { FinishReason } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import type { Operation } from "../sdk/Operation.ts"
@@ -31,7 +38,9 @@ export interface AttemptReport {
 export class Exchange {
   readonly requestId: string
   /** Unique among all requests: the caller may have chosen `requestId`. */
-  readonly recordId: string = newRecordId()
+  readonly recordId: string
+  /** Set where the request may have to be made again. */
+  readonly repeatable: Repeatable | undefined
   readonly caller: Caller
   readonly operation: Operation
   readonly modelAsked: string
@@ -78,6 +87,7 @@ export class Exchange {
 
   constructor(options: {
     readonly requestId: string
+    readonly repeatable?: Repeatable
     readonly caller: Caller
     readonly operation: Operation
     readonly modelAsked: string
@@ -87,6 +97,8 @@ export class Exchange {
     readonly clock: Clock.Clock
   }) {
     this.requestId = options.requestId
+    this.repeatable = options.repeatable
+    this.recordId = options.repeatable?.recordId ?? newRecordId()
     this.caller = options.caller
     this.tags = Array.from(options.caller.tags)
     this.operation = options.operation
@@ -151,6 +163,7 @@ export const start = Effect.fnUntraced(function*(
   const options = yield* CurrentRequest
   return new Exchange({
     requestId: options.requestId ?? newRequestId(),
+    ...(options.repeatable === undefined ? {} : { repeatable: options.repeatable }),
     caller: callerOf(yield* CurrentCaller, options, user),
     operation,
     modelAsked,

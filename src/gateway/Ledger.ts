@@ -31,10 +31,10 @@ export interface LedgerOptions {
 /** The ledger of one gateway. */
 export interface Ledger {
   /**
-   * Writes an entry down. Under `strict` it is waited for; where it is not safe in time, that fails with
+   * Writes an entry down. Under `strict`, and where `isRepeatable`, it is waited for; where it is not safe in time, that fails with
    * `store_unavailable`, unless there is no answer to hold back. It is tried further all the same.
    */
-  readonly post: (entry: LedgerEntry, isAnswered: boolean) => Effect.Effect<void, GatewayError>
+  readonly post: (entry: LedgerEntry, isAnswered: boolean, isRepeatable?: boolean) => Effect.Effect<void, GatewayError>
   /** Fails with `store_unavailable` while `strict` could not keep its word: records wait that cannot be written. */
   readonly open: Effect.Effect<void, GatewayError>
   /** Entries that wait, are written and are lost. */
@@ -176,9 +176,9 @@ export const make = Effect.fnUntraced(function*(
     return stats.retries > retried || (stats.queued > 0 && stats.written === inVain)
   }
   return {
-    post: (entry, isAnswered) => {
+    post: (entry, isAnswered, isRepeatable = false) => {
       if (entry.records.length === 0 && entry.settlements.length === 0) return Effect.void
-      const waits = isStrict && isAnswered
+      const waits = (isStrict || isRepeatable) && isAnswered
       if (queue.offer(entry)) {
         if (waits) return committed
         // A refusal need not wait for what it is about.

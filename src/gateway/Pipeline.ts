@@ -159,16 +159,23 @@ export const make = Effect.fnUntraced(function*(
     asked: Request,
     exit: Exit.Exit<unknown, GatewayError>
   ): Effect.fn.Return<void, GatewayError> {
-    const records = recordsOf(exchange, operation, asked, exit)
+    const consumed = recordsOf(exchange, operation, asked, exit)
+    const isCharged = exchange.repeatable === undefined || exchange.repeatable.isCharged()
     let tokens = 0
     const costs: Array<Admission.ModelCost> = []
-    for (const { costNanoUsd, modelUsed, usage } of records) {
+    for (const { costNanoUsd, modelUsed, usage } of consumed) {
       tokens += totalInput(usage) + totalOutput(usage)
-      if (costNanoUsd !== undefined && modelUsed !== undefined) costs.push({ model: modelUsed, costNanoUsd })
+      if (isCharged && costNanoUsd !== undefined && modelUsed !== undefined) {
+        costs.push({ model: modelUsed, costNanoUsd })
+      }
     }
     const settlements = yield* admission.finish(exchange, tokens, costs)
-    if (audit?.isActive() === true) tellEnd(audit, exchange, records[0], interceptorOf(exit))
-    yield* ledger.post({ records, settlements }, Exit.isSuccess(exit))
+    if (audit?.isActive() === true) tellEnd(audit, exchange, consumed[0], interceptorOf(exit))
+    yield* ledger.post(
+      { records: isCharged ? consumed : [], settlements },
+      Exit.isSuccess(exit),
+      exchange.repeatable !== undefined
+    )
   })
 
   return {

@@ -48,10 +48,23 @@ export const timeoutOf: { readonly [Phase in TimeoutPhase]: keyof Timeouts } = {
   total: "total"
 }
 
+/**
+ * A request that is made again after what was cut off, and charged once all the same. Its answer waits until its record is
+ * in the durable sinks.
+ */
+export interface Repeatable {
+  /** The id of the usage record and of the budgets' reservation, the same every time. */
+  readonly recordId: string
+  /** Asked at the end of the request: false leaves no record, and gives all of its reservation back. */
+  readonly isCharged: () => boolean
+}
+
 /** What a caller may say about one request beside its content. */
 export interface RequestOptions {
   /** The id that answers, records and logs share; made up where absent. */
   readonly requestId?: string
+  /** Set where the request may have to be made again. Only for callers in this process. */
+  readonly repeatable?: Repeatable
   /** Narrower timers for this request; configuration clamps them. */
   readonly timeouts?: Partial<Timeouts>
   /** Other models to try, where the request itself names none. */

@@ -11,6 +11,7 @@ import { ChatAnswer, ChatRequest, RoutedRequest } from "./Chat.ts"
 import { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import { Issue } from "./GatewayError.ts"
 import { IssuedKeyJson, KeyJson, KeyListJson, NewKeyJson, RotationJson } from "./KeyJson.ts"
+import { Job, JobList, JobOperation, JobStatus, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
 import { RoutePolicy } from "./Routes.ts"
 import { UsageGroup } from "./UsageLog.ts"
@@ -381,6 +382,66 @@ const budgets = HttpApiEndpoint.get("budgets", "/budgets", {
 }))
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Jobs
+// ---------------------------------------------------------------------------------------------------------------------
+
+const noSuchJob = problem(404, "job_not_found: the caller's tenant has no such job")
+const jobExpired = problem(410, "job_expired: the time is over for which the result was kept")
+const JobBody = Job.annotate({ identifier: "Job" })
+
+const createJob = HttpApiEndpoint.post("createJob", "/jobs", {
+  payload: NewJob.annotate({ identifier: "NewJob" }),
+  success: Job.annotate({ identifier: "NewlyMadeJob", httpApiStatus: 202 }),
+  error: failures
+}).annotateMerge(OpenApi.annotations({
+  summary: "Make a job",
+  description:
+    "Runs an operation's request in the background; `async: true` in the request itself does the same. With an " +
+    "`idempotency-key` header the same request makes one job, however often it is sent.",
+  override: { security }
+}))
+
+const listJobs = HttpApiEndpoint.get("listJobs", "/jobs", {
+  success: JobList.annotate({ identifier: "JobList" }),
+  error: [invalid, unauthorized, problem(503, "store_unavailable")]
+}).annotateMerge(OpenApi.annotations({
+  summary: "List jobs",
+  description: "The jobs of the caller's tenant, the newest first, without their results.",
+  override: {
+    security,
+    parameters: [
+      parameter("status", "Jobs in this state", { type: "string", enum: JobStatus.literals }),
+      parameter("operation", "Jobs of this operation", { type: "string", enum: JobOperation.literals }),
+      parameter("after", "The `next` of the page before"),
+      parameter("limit", "Jobs at most", { type: "integer", minimum: 1, maximum: 1000, default: 100 })
+    ]
+  }
+}))
+
+const getJob = HttpApiEndpoint.get("getJob", "/jobs/:id", {
+  params: { id: Schema.String },
+  success: JobBody,
+  error: [invalid, unauthorized, noSuchJob, jobExpired, problem(503, "store_unavailable")]
+}).annotateMerge(OpenApi.annotations({
+  summary: "A job",
+  description:
+    "The job, with its result once it has completed. `?wait=30s` waits so long for its end, 60 s at most. With " +
+    "`accept: text/event-stream` the answer is an event for each state, named after it, until the job has ended.",
+  override: { security }
+}))
+
+const cancelJob = HttpApiEndpoint.delete("cancelJob", "/jobs/:id", {
+  params: { id: Schema.String },
+  success: JobBody,
+  error: [unauthorized, noSuchJob, jobExpired, problem(503, "store_unavailable")]
+}).annotateMerge(OpenApi.annotations({
+  summary: "Cancel a job",
+  description:
+    "Stops the job at once, on whichever replica it runs. A job that has ended stays as it is and is answered as such.",
+  override: { security }
+}))
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Administration
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -439,6 +500,7 @@ const rotateKey = HttpApiEndpoint.post("rotateKey", "/admin/keys/:id/rotate", {
 export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("chat").add(chat).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("embeddings").add(embed).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("jobs").add(createJob, listJobs, getJob, cancelJob).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("usage").add(usage, budgets).prefix("/llm-gateway/v1"),

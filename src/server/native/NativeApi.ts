@@ -26,6 +26,7 @@ import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as BudgetsApi from "./BudgetsApi.ts"
 import * as AdminApi from "./AdminApi.ts"
+import * as JobsApi from "./JobsApi.ts"
 import { problemOf } from "./Problem.ts"
 import * as RoutesApi from "./RoutesApi.ts"
 import * as UsageApi from "./UsageApi.ts"
@@ -55,6 +56,8 @@ const chat = (options: RouteOptions) =>
     door,
     Effect.fnUntraced(function*({ began, request, requestId }) {
       const body = yield* readJson(request, options.maxBodyBytes)
+      const later = JobsApi.askedAsync(body)
+      if (later !== undefined) return yield* JobsApi.createFor("chat", later, request, requestId)
       const asked = yield* Effect.fromResult(
         Result.mapError(decodeRequest(body), (error) => fail(validationError(error)))
       )
@@ -82,8 +85,10 @@ const encodeEmbeddings = ({ embeddings, usage, ...response }: EmbeddingResponse)
 const embeddings = (options: RouteOptions) =>
   visit(
     door,
-    Effect.fnUntraced(function*({ began, request }) {
+    Effect.fnUntraced(function*({ began, request, requestId }) {
       const body = yield* readJson(request, options.maxBodyBytes)
+      const later = JobsApi.askedAsync(body)
+      if (later !== undefined) return yield* JobsApi.createFor("embed", later, request, requestId)
       const asked = yield* Effect.fromResult(
         Result.mapError(decodeEmbedding(body), (error) => fail(validationError(error)))
       )
@@ -123,6 +128,8 @@ const balances = Effect.flatMap(Gateway, (gateway) => gateway.budgets)
 const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/chat/completions": "POST",
   "/llm-gateway/v1/embeddings": "POST",
+  "/llm-gateway/v1/jobs": "GET, HEAD, POST",
+  "/llm-gateway/v1/jobs/:id": "DELETE, GET, HEAD",
   "/llm-gateway/v1/models": "GET, HEAD",
   "/llm-gateway/v1/routes": "GET, HEAD",
   "/llm-gateway/v1/usage": "GET, HEAD",
@@ -152,8 +159,16 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
         HttpApiBuilder.group(GatewayApi, "embeddings", (handlers) =>
           handlers.handleRaw("embed", () =>
             embeddings(options))),
-        HttpApiBuilder.group(GatewayApi, "models", (handlers) =>
-          handlers.handleRaw("models", () => models)),
+        HttpApiBuilder.group(GatewayApi, "jobs", (handlers) => {
+          const jobs = JobsApi.make(door, options.maxBodyBytes)
+          return handlers
+            .handleRaw("createJob", () =>
+              jobs.create)
+            .handleRaw("listJobs", () => jobs.list)
+            .handleRaw("getJob", () => jobs.get)
+            .handleRaw("cancelJob", () => jobs.cancel)
+        }),
+        HttpApiBuilder.group(GatewayApi, "models", (handlers) => handlers.handleRaw("models", () => models)),
         HttpApiBuilder.group(GatewayApi, "routes", (handlers) => {
           const list = RoutesApi.list(door)
           const explain = RoutesApi.explain(door, options.maxBodyBytes)

@@ -9,6 +9,7 @@ import { HttpRouter, HttpServerResponse } from "effect/http"
 // The module itself: its barrel loads all of OpenTelemetry with it, which the first requests of a process then wait for.
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import { AttemptCounts } from "../../gateway/AttemptCounts.ts"
+import { type JobCounts, Jobs } from "../../gateway/Jobs.ts"
 import { Breakers, type BreakerState } from "../../sdk/Breakers.ts"
 import { CurrentCaller } from "../../sdk/Caller.ts"
 import { fail, Forbidden } from "../../sdk/GatewayError.ts"
@@ -34,8 +35,20 @@ const fallbacksCounter = (attributes: { readonly provider: string; readonly mode
     attributes
   })
 
+const jobsGauge = Metric.gauge("llm_gateway_jobs_running", { description: "Jobs that run in this process." })
+
+const jobsCounter = (status: string) =>
+  Metric.counter("llm_gateway_jobs_ended_total", {
+    description: "Jobs that this process has run to their end.",
+    attributes: { status }
+  })
+
 /** The gateway's own figures, in a registry of their own: another gateway in this process has others. */
-const ownFigures = (counts: AttemptCounts["Service"], breakers: ReadonlyArray<BreakerState>): string => {
+const ownFigures = (
+  counts: AttemptCounts["Service"],
+  breakers: ReadonlyArray<BreakerState>,
+  jobs?: JobCounts
+): string => {
   const registry = Context.make(Metric.MetricRegistry, new Map())
   for (const breaker of breakers) breakerGauge(breaker).updateUnsafe(stateValue[breaker.state], registry)
   for (const { byOutcome, fallbacks, model, provider } of counts.all()) {
@@ -43,6 +56,10 @@ const ownFigures = (counts: AttemptCounts["Service"], breakers: ReadonlyArray<Br
       attemptsCounter({ provider, model, outcome }).updateUnsafe(count, registry)
     }
     if (fallbacks > 0) fallbacksCounter({ provider, model }).updateUnsafe(fallbacks, registry)
+  }
+  if (jobs !== undefined) {
+    jobsGauge.updateUnsafe(jobs.running, registry)
+    for (const [status, count] of jobs.ended) jobsCounter(status).updateUnsafe(count, registry)
   }
   return PrometheusMetrics.formatUnsafe(registry)
 }
@@ -55,7 +72,9 @@ const metrics = Effect.fnUntraced(function*() {
   const counts = yield* AttemptCounts
   const breakers = yield* Effect.serviceOption(Breakers)
   const states = Option.isNone(breakers) ? [] : yield* breakers.value.states
-  return HttpServerResponse.text(ownFigures(counts, states) + (yield* PrometheusMetrics.format()), {
+  const jobs = yield* Effect.serviceOption(Jobs)
+  const jobCounts = Option.isNone(jobs) ? undefined : jobs.value.counts()
+  return HttpServerResponse.text(ownFigures(counts, states, jobCounts) + (yield* PrometheusMetrics.format()), {
     contentType: "text/plain; version=0.0.4; charset=utf-8"
   })
 })

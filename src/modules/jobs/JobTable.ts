@@ -1,0 +1,128 @@
+/** The table of jobs: how it comes to be, and what its rows say. */
+import { Effect, Schema } from "effect"
+import { SqlClient, type SqlError } from "effect/sql"
+import { JobOperation, JobStatus, OnInterruption } from "../../sdk/Job.ts"
+import type { StoredJob, TakenJob } from "../../sdk/JobStore.ts"
+
+/** The steps that make the table. */
+export const migrations: Readonly<Record<string, Effect.Effect<void, SqlError.SqlError, SqlClient.SqlClient>>> = {
+  "0020_jobs": Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    // Ids are listed in the order of their bytes, which is SQLite's own and in PostgreSQL that of the collation "C".
+    const id = sql.literal(sql.onDialectOrElse({ pg: () => `TEXT COLLATE "C"`, orElse: () => "TEXT" }))
+    yield* sql`
+      CREATE TABLE jobs (
+        id ${id} PRIMARY KEY,
+        tenant TEXT NOT NULL,
+        operation TEXT NOT NULL,
+        model TEXT NOT NULL,
+        status TEXT NOT NULL,
+        on_interruption TEXT NOT NULL,
+        fingerprint TEXT NOT NULL,
+        idempotency_key TEXT,
+        request TEXT,
+        context TEXT,
+        result TEXT,
+        error TEXT,
+        fence BIGINT NOT NULL,
+        interruptions BIGINT NOT NULL,
+        lease_owner TEXT,
+        lease_until BIGINT,
+        created_at BIGINT NOT NULL,
+        started_at BIGINT,
+        finished_at BIGINT,
+        expires_at BIGINT NOT NULL
+      )`
+    yield* sql`CREATE UNIQUE INDEX jobs_idempotency_key ON jobs (tenant, idempotency_key)
+      WHERE idempotency_key IS NOT NULL`
+    yield* sql`CREATE INDEX jobs_tenant ON jobs (tenant, id)`
+    yield* sql`CREATE INDEX jobs_pending ON jobs (id) WHERE status = 'pending'`
+    yield* sql`CREATE INDEX jobs_running ON jobs (lease_until) WHERE status = 'running'`
+    yield* sql`CREATE INDEX jobs_unfinished ON jobs (tenant) WHERE status IN ('pending', 'running')`
+    yield* sql`CREATE INDEX jobs_expires_at ON jobs (expires_at)`
+  })
+}
+
+/** A job's own columns, without what came of it. */
+export const listed =
+  "id, tenant, operation, model, status, on_interruption, fingerprint, created_at, started_at, finished_at, expires_at"
+/** All that `storedJob` reads. */
+export const whole = `${listed}, result, error`
+/** All that `takenJob` reads. */
+export const taken = "id, operation, on_interruption, request, context, fence, interruptions"
+
+/** PostgreSQL's driver gives a bigint. */
+const Count = Schema.Union([Schema.Finite, Schema.BigInt])
+const CountOrNull = Schema.NullOr(Count)
+
+const StoredRow = Schema.Struct({
+  id: Schema.String,
+  tenant: Schema.String,
+  operation: JobOperation,
+  model: Schema.String,
+  status: JobStatus,
+  on_interruption: OnInterruption,
+  fingerprint: Schema.String,
+  created_at: Count,
+  started_at: CountOrNull,
+  finished_at: CountOrNull,
+  expires_at: Count,
+  result: Schema.optionalKey(Schema.NullOr(Schema.String)),
+  error: Schema.optionalKey(Schema.NullOr(Schema.String))
+})
+
+const TakenRow = Schema.Struct({
+  id: Schema.String,
+  operation: JobOperation,
+  on_interruption: OnInterruption,
+  request: Schema.String,
+  context: Schema.String,
+  fence: Count,
+  interruptions: Count
+})
+
+const decodeStored = Schema.decodeUnknownEffect(Schema.Array(StoredRow))
+const decodeTaken = Schema.decodeUnknownEffect(Schema.Array(TakenRow))
+const decodeFences = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ id: Schema.String, fence: Count })))
+
+const storedJob = (row: typeof StoredRow.Type): StoredJob => ({
+  id: row.id,
+  tenant: row.tenant,
+  operation: row.operation,
+  model: row.model,
+  status: row.status,
+  onInterruption: row.on_interruption,
+  fingerprint: row.fingerprint,
+  createdAt: Number(row.created_at),
+  ...(row.started_at === null ? {} : { startedAt: Number(row.started_at) }),
+  ...(row.finished_at === null ? {} : { finishedAt: Number(row.finished_at) }),
+  expiresAt: Number(row.expires_at),
+  ...(typeof row.result === "string" ? { result: row.result } : {}),
+  ...(typeof row.error === "string" ? { error: row.error } : {})
+})
+
+const takenJob = (row: typeof TakenRow.Type): TakenJob => ({
+  id: row.id,
+  operation: row.operation,
+  onInterruption: row.on_interruption,
+  request: row.request,
+  context: row.context,
+  fence: Number(row.fence),
+  interruptions: Number(row.interruptions)
+})
+
+// A row that cannot be read was not written by this program: a defect, whose cause is for the operator alone.
+
+/** Rows with the columns `listed` or `whole`. */
+export const readStored = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<StoredJob>> =>
+  Effect.orDie(Effect.map(decodeStored(rows), (decoded) => decoded.map(storedJob)))
+
+/** Rows with the columns `taken`. */
+export const readTaken = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<TakenJob>> =>
+  Effect.orDie(Effect.map(decodeTaken(rows), (decoded) => decoded.map(takenJob)))
+
+/** Rows of ids and fences. */
+export const readFences = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyMap<string, number>> =>
+  Effect.orDie(
+    Effect.map(decodeFences(rows), (decoded) => new Map(decoded.map(({ fence, id }) => [id, Number(fence)])))
+  )
