@@ -181,6 +181,8 @@ const npmGone = Effect.suspend(() => {
 const hostOf = (config: GatewayConfig) =>
   config.server.host.includes(":") ? `[${config.server.host}]` : config.server.host
 
+const logLevels = { trace: "Trace", debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
+
 const serve = Command.make("serve", { config }, ({ config: file }) =>
   Effect.gen(function*() {
     const config = yield* loadConfig(file)
@@ -201,8 +203,11 @@ const serve = Command.make("serve", { config }, ({ config: file }) =>
         Layer.provide(gatewayOf(config))
       )
     )
-    return yield* Effect.raceFirst(service, npmGone).pipe(Effect.catchTag("ServeError", () =>
-      failed(`cannot listen on ${config.server.host}:${config.server.port}; is it in use already?`)))
+    return yield* Effect.raceFirst(service, npmGone).pipe(
+      Effect.catchTag("ServeError", () =>
+        failed(`cannot listen on ${config.server.host}:${config.server.port}; is it in use already?`)),
+      Effect.provideService(References.MinimumLogLevel, logLevels[config.observability.logLevel])
+    )
   })).pipe(Command.withDescription("Runs the HTTP service"))
 
 const check = Command.make("check", { config }, ({ config: file }) =>

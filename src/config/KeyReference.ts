@@ -551,7 +551,7 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("observability", "mapping", "{}", "What the gateway tells about itself."),
   off("observability.otlp", "URL", "", "An OpenTelemetry collector; an empty text means none."),
   on("observability.metrics", "true, false", "true", "Whether /metrics is served."),
-  off("observability.log_level", "trace, debug, info, warn, error", "info", "What is logged.")
+  on("observability.log_level", "trace, debug, info, warn, error", "info", "What is logged: this, and what is worse.")
 ]
 
 /** The row of a key in the tables of docs/CONFIGURATION.md. */

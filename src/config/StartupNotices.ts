@@ -16,8 +16,7 @@ const later = (what: string): string => `${what} not active yet in this version`
 const notYet: ReadonlyArray<readonly [string, string]> = [
   ["storage.files", later("files are")],
   ["storage.fetch", later("fetched media are")],
-  ["observability.otlp", later("traces are")],
-  ["observability.log_level", later("log levels are")]
+  ["observability.otlp", later("traces are")]
 ]
 
 /** The tenant on whose account everybody's requests run where nobody is asked for a key. */

@@ -3,11 +3,11 @@
  * on it with `mount`; the service as a whole is `layer`.
  */
 import { NodeHttpServer } from "@effect/platform-node"
-import { ByteSize, Effect, Latch, Layer } from "effect"
+import { ByteSize, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest, UrlParams } from "effect/http"
 import * as AnthropicDialect from "./anthropic/AnthropicDialect.ts"
 import { type Door, type RouteOptions, unroutable } from "./Door.ts"
-import { Draining } from "./Draining.ts"
+import * as Draining from "./Draining.ts"
 import * as NativeApi from "./native/NativeApi.ts"
 import * as NodeListener from "./NodeListener.ts"
 import * as OllamaDialect from "./ollama/OllamaDialect.ts"
@@ -105,13 +105,13 @@ const noQueryInTraces = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])
 /** The listening service. */
 export const layer = (options: ServerOptions) =>
   Layer.unwrap(Effect.sync(() => {
-    const draining = Latch.makeUnsafe(false)
+    const drain = Draining.make(options.drainTimeout)
     return HttpRouter.serve(routes(options), { disableLogger: true, disableListenLog: true }).pipe(
       Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(options.maxBodyBytes))),
       Layer.provide(noQueryInTraces),
-      Layer.provide(Layer.succeed(Draining, { begun: draining.await })),
+      Layer.provide(Layer.succeed(Draining.Draining, drain)),
       Layer.provideMerge(
-        NodeHttpServer.layer(() => NodeListener.make(OpenAiDialect.door.encodeError, () => draining.openUnsafe()), {
+        NodeHttpServer.layer(() => NodeListener.make((url) => doorOf(url).encodeError, drain), {
           host: options.host,
           port: options.port,
           gracefulShutdownTimeout: options.drainTimeout,

@@ -4,20 +4,24 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { Duplex } from "node:stream"
+import type { BeginningDrain } from "./Draining.ts"
 import { newRequestId } from "../gateway/Exchange.ts"
-import { fail, type GatewayError, invalid, PayloadTooLarge } from "../sdk/GatewayError.ts"
+import { fail, type GatewayError, invalid, Overloaded, PayloadTooLarge } from "../sdk/GatewayError.ts"
 
-/** How the server answers what it cannot read: no route, and so no dialect, is known at that point. */
+/** How an error is told. */
 export type EncodeError = (
   error: GatewayError,
   requestId: string
-) => { readonly body: Readonly<Record<string, unknown>> }
+) => { readonly status: number; readonly body: Readonly<Record<string, unknown>> }
+
+/** How errors are told at an address. What cannot be read has none, and gets those of `/v1/`. */
+export type EncodeErrorAt = (url: string) => EncodeError
 
 /** How often a draining server closes connections that have become idle, ms. */
 const sweepInterval = 50
 
-/** Makes the server; it does not listen yet. `drains` is told when it stops listening. */
-export const make = (encodeError: EncodeError, drains: () => void): Server => {
+/** Makes the server; it does not listen yet. The drain begins when it stops listening. */
+export const make = (encodeErrorAt: EncodeErrorAt, drain: BeginningDrain): Server => {
   const server = createServer({
     // Slow requests must not hold a connection for ever; answers may take as long as the pipeline's timers allow.
     headersTimeout: 20_000,
@@ -29,8 +33,9 @@ export const make = (encodeError: EncodeError, drains: () => void): Server => {
     // to the router, as they always did.
     shouldUpgradeCallback: ({ headers }) => headers.upgrade?.toLowerCase() === "websocket"
   })
-  answerUnreadable(server, encodeError)
-  drainQuickly(server, drains)
+  answerUnreadable(server, encodeErrorAt("/v1/"))
+  drainQuickly(server, drain)
+  answerAtLast(server, encodeErrorAt, drain)
   return server
 }
 
@@ -107,14 +112,41 @@ const answerUnreadable = (server: Server, encodeError: EncodeError): void => {
  * Node keeps a connection that was busy when the server was closed open for the keep-alive time, although no further
  * request can come over it. Sweeping them lets a drain end with its last request.
  */
-const drainQuickly = (server: Server, drains: () => void): void => {
+const drainQuickly = (server: Server, { begin }: BeginningDrain): void => {
   const close = server.close.bind(server)
   server.close = (callback) => {
-    drains()
+    begin()
     const sweep = setInterval(() => server.closeIdleConnections(), sweepInterval)
     return close((error) => {
       clearInterval(sweep)
       callback?.(error)
     })
   }
+}
+
+const stops = fail(new Overloaded({ message: "the gateway stops and could not wait for this answer; try again" }))
+
+/** Requests that have no answer when the time of a drain is up get an error, instead of a connection that is cut. */
+const answerAtLast = (server: Server, encodeErrorAt: EncodeErrorAt, drain: BeginningDrain): void => {
+  const waiting = new Map<ServerResponse, IncomingMessage>()
+  const note = (request: IncomingMessage, response: ServerResponse): void => {
+    waiting.set(response, request)
+    response.once("close", () => waiting.delete(response))
+  }
+  server.on("request", note)
+  server.on("checkContinue", note)
+  drain.onCut(() => {
+    for (const [response, { url = "" }] of waiting) {
+      if (response.headersSent) continue
+      const requestId = newRequestId()
+      const { body, status } = encodeErrorAt(url)(stops, requestId)
+      response.writeHead(status, {
+        "content-type": "application/json",
+        "x-request-id": requestId,
+        "x-should-retry": "true",
+        connection: "close"
+      })
+      response.end(JSON.stringify(body))
+    }
+  })
 }

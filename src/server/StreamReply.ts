@@ -4,13 +4,15 @@
  * comment, and what fails later is told in the stream.
  */
 import { Cause, Effect, Exit, Fiber, type Scope, Stream } from "effect"
-import { HttpServerResponse } from "effect/http"
+import { NodeHttpServerRequest } from "@effect/platform-node"
+import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { describeDefect } from "../gateway/Defect.ts"
 import type { Exchange } from "../gateway/Exchange.ts"
 import type { Gateway } from "../gateway/Gateway.ts"
 import type { ChatChunk, ChatRequest } from "../sdk/Chat.ts"
-import type { GatewayError } from "../sdk/GatewayError.ts"
+import { fail, type GatewayError, Overloaded } from "../sdk/GatewayError.ts"
 import { internal } from "./Door.ts"
+import { Draining } from "./Draining.ts"
 import { exchangeHeaders } from "./ResponseHeaders.ts"
 
 /** Writes one stream in a dialect's framing. */
@@ -72,11 +74,29 @@ const written = (
 
 type Bytes = readonly [Uint8Array, ...Array<Uint8Array>]
 
-const respond = (bytes: Stream.Stream<Uint8Array>, writer: StreamWriter, exchange: Exchange) =>
-  HttpServerResponse.stream(bytes, {
-    contentType: writer.contentType,
-    headers: { ...streamHeaders, ...(writer.headers ?? exchangeHeaders)(exchange) }
-  })
+const stops = fail(new Overloaded({ message: "the gateway stops and could not wait for the end of this answer" }))
+
+/** At the end of a drain the stream ends in its dialect's error; whoever reads it would otherwise see a line that is dead. */
+const cutWithWords = (request: HttpServerRequest.HttpServerRequest, writer: StreamWriter) => (): void => {
+  const response = NodeHttpServerRequest.toServerResponse(request)
+  if (response.headersSent && !response.writableEnded) response.end(writer.error(stops))
+}
+
+const respond = Effect.fnUntraced(
+  function*(
+    bytes: Stream.Stream<Uint8Array>,
+    writer: StreamWriter,
+    exchange: Exchange
+  ): Effect.fn.Return<HttpServerResponse.HttpServerResponse, never, Scope.Scope | HttpServerRequest.HttpServerRequest> {
+    const { onCut } = yield* Draining
+    const over = onCut(cutWithWords(yield* HttpServerRequest.HttpServerRequest, writer))
+    yield* Effect.addFinalizer(() => Effect.sync(over))
+    return HttpServerResponse.stream(bytes, {
+      contentType: writer.contentType,
+      headers: { ...streamHeaders, ...(writer.headers ?? exchangeHeaders)(exchange) }
+    })
+  }
+)
 
 /** Answers a chat request with a stream. The request's scope, which lasts until the body is sent, owns the upstream. */
 export const streamReply = Effect.fnUntraced(
@@ -85,12 +105,16 @@ export const streamReply = Effect.fnUntraced(
     request: ChatRequest,
     exchange: Exchange,
     writer: StreamWriter
-  ): Effect.fn.Return<HttpServerResponse.HttpServerResponse, GatewayError, Scope.Scope> {
+  ): Effect.fn.Return<
+    HttpServerResponse.HttpServerResponse,
+    GatewayError,
+    Scope.Scope | HttpServerRequest.HttpServerRequest
+  > {
     const opening = yield* Effect.forkScoped(gateway.openChat(request, exchange), { startImmediately: true })
     const opened = yield* Effect.timeoutOption(Fiber.await(opening), keepAliveInterval)
     if (opened._tag === "Some") {
       const chunks = yield* opened.value
-      return respond(written(chunks, writer, exchange.requestId), writer, exchange)
+      return yield* respond(written(chunks, writer, exchange.requestId), writer, exchange)
     }
     const waiting = Stream.tick(keepAliveInterval).pipe(
       Stream.map(() => utf8.encode(writer.keepAlive)),
@@ -99,6 +123,10 @@ export const streamReply = Effect.fnUntraced(
     const answer = Stream.unwrap(
       Effect.map(Fiber.await(opening), (exit) => Exit.isSuccess(exit) ? exit.value : Stream.failCause(exit.cause))
     )
-    return respond(Stream.concat(waiting, written(answer, writer, exchange.requestId)), writer, exchange)
+    return yield* respond(
+      Stream.concat(waiting, written(answer, writer, exchange.requestId)),
+      writer,
+      exchange
+    )
   }
 )

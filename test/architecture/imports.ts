@@ -14,6 +14,7 @@ const allowed: Readonly<Record<string, ReadonlyArray<string>>> = {
   gateway: ["sdk"],
   modules: ["sdk"],
   client: ["sdk"],
+  testing: ["sdk"],
   plugins: ["sdk", "wire"],
   server: ["sdk", "wire", "gateway"],
   config: ["sdk", "wire", "gateway", "modules", "plugins", "server"],

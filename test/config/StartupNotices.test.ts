@@ -23,12 +23,12 @@ describe("inactiveSections", () => {
       "  sql: sqlite:x.db",
       "  files: { ttl: 1d }",
       "  fetch: { max_size: 1MB }",
-      "observability: { log_level: debug, metrics: true }"
+      "observability: { log_level: debug, metrics: true, otlp: \"http://127.0.0.1:4318\" }"
     ].join("\n")
     assert.deepStrictEqual(inactiveSections(config(text)).map(({ line, section }) => `${line} ${section}`), [
       "4 storage.files",
       "5 storage.fetch",
-      "6 observability.log_level"
+      "6 observability.otlp"
     ])
     for (const { reason } of inactiveSections(config(text))) assert.include(reason, "not active yet")
   })

@@ -20,6 +20,7 @@ import { anthropicMessages } from "../../src/wire/anthropic/AnthropicMessages.ts
 import type { ChatUpstreamCodec, EncodedRequest, Json } from "../../src/wire/Codec.ts"
 import { ollamaChat } from "../../src/wire/ollama/OllamaChat.ts"
 import { openAiChat } from "../../src/wire/openai/OpenAiChat.ts"
+import { dialectMatrix } from "./DialectMatrix.ts"
 import { notes, sandboxNotes, servers } from "./ProviderNotes.ts"
 
 type Request = ChatCall["request"]
@@ -454,8 +455,11 @@ const directiveRows = rows(
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** The whole text of docs/PROVIDERS.md. */
-export const providersPage: Effect.Effect<string> = Effect.map(Effect.orDie(registered), (providers) =>
-  `# Providers
+export const providersPage: Effect.Effect<string> = Effect.zipWith(
+  Effect.orDie(registered),
+  Effect.promise(dialectMatrix),
+  (providers, matrix) =>
+    `# Providers
 
 <!-- Written by \`node test/docs/write.ts\`; a test fails where it is not what the code does. Notes: test/docs/ProviderNotes.ts. -->
 
@@ -464,6 +468,13 @@ ${notes.head}
 ## Operations
 
 ${providerRows(providers)}
+
+## What works through which dialect
+
+Each cell is asked of a running gateway, whole or streamed as it says, with an upstream that speaks the provider's protocol: \`yes\` means
+that the thing arrived there and came back whole.
+
+${matrix}
 
 ## How to read the tables
 
@@ -512,4 +523,5 @@ ${modelRows}
 ${directiveRows}
 
 ${sandboxNotes.tail}
-`)
+`
+)

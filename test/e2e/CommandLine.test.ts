@@ -176,11 +176,11 @@ describe.concurrent("check", () => {
   it("sections that do not act yet are told with their lines", async () => {
     const path = await file(
       "later.yaml",
-      "providers:\n  sandbox: { type: sandbox }\nobservability:\n  log_level: warn\n"
+      "providers:\n  sandbox: { type: sandbox }\nobservability:\n  otlp: http://127.0.0.1:4318\n"
     )
     const { code, out } = await run(["check", "-c", path])
     assert.strictEqual(code, 0)
-    assert.match(out, /later\.yaml:4: observability\.log_level: .*not active yet/)
+    assert.match(out, /later\.yaml:4: observability\.otlp: .*not active yet/)
   })
 })
 
@@ -278,6 +278,31 @@ describe("serve", () => {
     assert.notInclude(service.said(), "PROMPT WORDS")
   })
 
+  it("logs what its configuration asks for, and what is worse", async () => {
+    const taken = createServer().listen(0, "127.0.0.1")
+    await once(taken, "listening")
+    const address = taken.address()
+    const port = typeof address === "object" && address !== null ? address.port : 0
+    taken.close()
+    await once(taken, "close")
+    const path = await file(
+      "quiet.yaml",
+      `server: { port: ${port} }\nproviders:\n  sandbox: { type: sandbox }\nobservability: { log_level: warn }\n`
+    )
+    const child = start(["serve", "-c", path])
+    const said = collect(child)
+    const isUp = () => fetch(`http://127.0.0.1:${port}/health/ready`).then(({ ok }) => ok, () => false)
+    while (!(await isUp())) assert.isNull(child.exitCode, said.err)
+    child.kill("SIGHUP")
+    const closed = once(child, "close")
+    while (!said.out.includes("SIGHUP")) await isUp()
+    child.kill("SIGTERM")
+    await closed
+    assert.strictEqual(child.exitCode, 0)
+    assert.notInclude(said.out, "listens on")
+    assert.notInclude(said.out, "LLM Gateway stops")
+  })
+
   it("refuses to listen beyond loopback without keys, and says what to do", async () => {
     const path = await file(
       "open.yaml",
@@ -294,10 +319,10 @@ describe("serve", () => {
   it("says at its start which sections do not act yet", async () => {
     const path = await file(
       "later-served.yaml",
-      "server: { port: 0 }\nproviders:\n  sandbox: { type: sandbox }\nobservability:\n  log_level: warn\n"
+      "server: { port: 0 }\nproviders:\n  sandbox: { type: sandbox }\nobservability:\n  otlp: http://127.0.0.1:4318\n"
     )
     const service = await serve(["-c", path])
-    assert.match(service.said(), /later-served\.yaml:5: observability\.log_level: .*not active yet/)
+    assert.match(service.said(), /later-served\.yaml:5: observability\.otlp: .*not active yet/)
     assert.strictEqual(await service.stop(), 0)
   })
 
@@ -344,10 +369,21 @@ describe("serve", () => {
     await reader?.read()
     const started = performance.now()
     const rest = (async () => {
-      for (let read = await reader?.read(); read?.done === false;) read = await reader?.read()
-    })().catch(() => undefined)
+      let text = ""
+      for (let read = await reader?.read(); read?.done === false; read = await reader?.read()) {
+        text += new TextDecoder().decode(read.value)
+      }
+      return text
+    })()
+    const whole = post(service.url, ask("[[stall 1]] One two"))
+    // Its turn comes after that of the request before it.
+    await (await fetch(`${service.url}/health/live`)).text()
     assert.strictEqual(await service.stop(), 0)
-    await rest
+    // It ends in its dialect's error, and not as if it were complete; what has no answer yet gets one.
+    const text = await rest
+    assert.include(text, "\"code\":\"overloaded\"")
+    assert.notInclude(text, "[DONE]")
+    assert.strictEqual((await whole).status, 503)
     assert.isBelow(performance.now() - started, 5_000)
   })
 

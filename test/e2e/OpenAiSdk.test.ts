@@ -726,7 +726,7 @@ describe("the gateway's own errors", () => {
   })
 
   it("an endpoint that is not served is a NotFoundError and no hang", async () => {
-    const error = await failureOf(client.embeddings.create({ model: "openai::model-1", input: "a" }))
+    const error = await failureOf(client.fineTuning.jobs.create({ model: "openai::model-1", training_file: "file-1" }))
     assert.instanceOf(error, NotFoundError)
     assert.strictEqual(error.code, "not_found")
   })

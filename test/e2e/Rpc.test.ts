@@ -73,6 +73,23 @@ const inProcess = () =>
     Layer.orDie
   )
 
+/** A while in which a stream that is not held back would send megabytes. */
+const quiet = () =>
+  new Promise<void>((resolve) => {
+    setTimeout(resolve, 200)
+  })
+
+/** The bytes that the upstream has sent when it could send no more. */
+const sentUntilItStops = async (): Promise<number> => {
+  await upstream.waitForEvents(0, 1)
+  for (let before = -1;;) {
+    await quiet()
+    const { bytesSent } = upstream.request(0)
+    if (bytesSent === before) return bytesSent
+    before = bytesSent
+  }
+}
+
 const ways = {
   "over HTTP": () => GatewayClient.layerHttp({ url: gateway.url, key }),
   "over a WebSocket": () => GatewayClient.layerWebSocket({ url: gateway.url, key }),
@@ -189,6 +206,38 @@ describe.each(Object.entries(ways))("%s", (way, layer) => {
         yield* closed(0, performance.now())
       })
   )
+
+  it_("a program that reads slowly slows the upstream, and is not paid for in memory", () =>
+    Effect.gen(function*() {
+      const client = yield* GatewayClient
+      upstream.reset()
+      const word = "wonderful ".repeat(200)
+      const endless = function*() {
+        for (;;) {
+          yield `data: ${
+            JSON.stringify({ id: "1", model: "m", choices: [{ index: 0, delta: { content: word } }] })
+          }\n\n`
+        }
+      }
+      upstream.always(stream("sse", { [Symbol.iterator]: endless }))
+      const go = yield* Deferred.make<void>()
+      let seen = 0
+      const reading = yield* Effect.forkChild(
+        Stream.runForEach(client.streamChat(question("it::m")), () => {
+          seen++
+          return seen === 1 ? Deferred.await(go) : Effect.void
+        })
+      )
+      const settled = yield* Effect.promise(sentUntilItStops)
+      assert.isBelow(settled, 48 * 1024 * 1024)
+      yield* Effect.promise(quiet)
+      assert.strictEqual(upstream.request(0).bytesSent, settled, "nothing more is sent while nobody reads")
+      yield* Deferred.succeed(go, undefined)
+      while (upstream.request(0).bytesSent <= settled) yield* Effect.promise(quiet)
+      yield* Fiber.interrupt(reading)
+      const { aborted } = yield* Effect.promise(() => upstream.waitForClose(0, 2_000))
+      assert.isTrue(aborted)
+    }))
 
   it_("many at the same time do not get into each other's way", () =>
     Effect.gen(function*() {
@@ -473,6 +522,15 @@ describe("what is no call", () => {
   it("a body that is too large is refused", async () => {
     const response = await fetch(`${gateway.url}/rpc`, { method: "POST", headers, body: "x".repeat(30_000_000) })
     assert.strictEqual(response.status, 413)
+  })
+
+  it("no more calls are taken at once than can be served", async () => {
+    const body = Array.from({ length: 5_000 }, (_, id) => message({ id: String(id), tag: "models", payload: null }))
+      .join("")
+    const response = await fetch(`${gateway.url}/rpc`, { method: "POST", headers, body })
+    const said = await response.text()
+    assert.include(said, "more than 1000 messages at once")
+    assert.isBelow(said.split("\n").length, 5)
   })
 
   it("an address for WebSockets asked for without one says so", async () => {

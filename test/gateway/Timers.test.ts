@@ -1,6 +1,7 @@
 /** The timers and the keep-alive comments, in virtual time. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Queue, Scope, Stream } from "effect"
+import { HttpServerRequest } from "effect/http"
 import { TestClock } from "effect/testing"
 import { start } from "../../src/gateway/Exchange.ts"
 import { Gateway } from "../../src/gateway/Gateway.ts"
@@ -211,6 +212,10 @@ const replied = (
     const sent = yield* Queue.unbounded<string>()
     const fiber = yield* Effect.forkChild(
       streamReply(gateway, request, exchange, writer).pipe(
+        Effect.provideService(
+          HttpServerRequest.HttpServerRequest,
+          HttpServerRequest.fromWeb(new Request("http://127.0.0.1/v1/chat/completions", { method: "POST" }))
+        ),
         Effect.flatMap((response) => {
           if (response.body._tag !== "Stream") return Effect.die("the answer is no stream")
           return Stream.runForEach(response.body.stream, (bytes) => Queue.offer(sent, new TextDecoder().decode(bytes)))

@@ -8,6 +8,7 @@ import { Breakers } from "../../sdk/Breakers.ts"
 import { Identity } from "../../sdk/Identity.ts"
 import { ProviderRegistry } from "../../sdk/Provider.ts"
 import { secretIn } from "../Door.ts"
+import { Draining } from "../Draining.ts"
 
 const live = Effect.succeed(HttpServerResponse.jsonUnsafe({ status: "ok" }))
 
@@ -29,12 +30,11 @@ const details = Effect.fnUntraced(function*(providers: ReadonlyArray<string>) {
 const ready = Effect.gen(function*() {
   const registry = yield* ProviderRegistry
   const providers = registry.all().map(({ slug }) => slug)
+  const { isBegun } = yield* Draining
+  const status = isBegun() ? "stopping" : providers.length > 0 ? "ok" : "no providers"
   return HttpServerResponse.jsonUnsafe(
-    {
-      status: providers.length > 0 ? "ok" : "no providers",
-      ...((yield* isAdmin) ? yield* details(providers) : {})
-    },
-    { status: providers.length > 0 ? 200 : 503 }
+    { status, ...((yield* isAdmin) ? yield* details(providers) : {}) },
+    { status: status === "ok" ? 200 : 503 }
   )
 })
 

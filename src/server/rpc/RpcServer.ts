@@ -92,6 +92,28 @@ const handlers = GatewayRpc.toLayer(Effect.map(GatewayInProcess, (gateway) =>
 /** Calls that are under way are the caller's to bound, by its limits of concurrent requests. */
 const options = { disableTracing: true, disableFatalDefects: true } as const
 
+/** Messages of one body, or of one frame, at most: each is a call of its own, and a short body could hold a hundred thousand. */
+const maxMessages = 1_000
+
+/** Newline-delimited JSON, no line of which is longer than a body may be, and not too many of them at once. */
+const bounded = (maxBytes: number): RpcSerialization.RpcSerialization["Service"] => {
+  const ndjson = RpcSerialization.makeNdjson({ maxBufferSize: maxBytes })
+  return {
+    ...ndjson,
+    makeUnsafe: () => {
+      const parser = ndjson.makeUnsafe()
+      return {
+        ...parser,
+        decode: (bytes) => {
+          const messages = parser.decode(bytes)
+          if (messages.length > maxMessages) throw new Error(`more than ${maxMessages} messages at once`)
+          return messages
+        }
+      }
+    }
+  }
+}
+
 /** Chunks of a streamed answer that wait for a caller that is slow to read; each holds what came together. */
 const streamBufferSize = 4
 
@@ -165,7 +187,7 @@ const overWebSocket = (door: Door, running: Running) =>
 export const layer = (door: Door, routes: RouteOptions) => {
   const running = new Running()
   return Layer.mergeAll(overHttp(door, routes), overWebSocket(door, running)).pipe(
-    Layer.provide(RpcSerialization.layerNdjsonWith({ maxBufferSize: routes.maxBodyBytes })),
+    Layer.provide(Layer.succeed(RpcSerialization.RpcSerialization, bounded(routes.maxBodyBytes))),
     Layer.provide(Layer.mergeAll(caller(running), handlers.pipe(Layer.provide(InProcess.layer))))
   )
 }

@@ -1,0 +1,2 @@
+/** The gateway's HTTP face: `llm-gateway/server`. */
+export * as GatewayServer from "./GatewayServer.ts"
