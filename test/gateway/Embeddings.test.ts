@@ -1,6 +1,6 @@
 /** Embeddings of a gateway in process: how requests are cut and put together, who pays for what, what interceptors see. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Schema } from "effect"
+import { Effect, Exit, Fiber, Layer, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { shares } from "../../src/gateway/EmbeddingBatches.ts"
 import { estimateEmbedding, pieces } from "../../src/gateway/EmbeddingCalls.ts"
@@ -240,20 +240,98 @@ describe("micro-batching", () => {
     }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
   })
 
-  it.effect("a wrong input fails only whoever sent it", () => {
+  it.effect("one that comes after all others have left is answered", () => {
+    const { calls, provider } = recorder((call) => Effect.delay(Effect.succeed(answerTo(call)), 100))
+    return Effect.gen(function*() {
+      const first = yield* Effect.forkChild(embed({ input: "a" }))
+      yield* TestClock.adjust(1)
+      yield* Fiber.interrupt(first)
+      const late = yield* Effect.forkChild(embed({ input: "b" }))
+      yield* TestClock.adjust(200)
+      assert.deepStrictEqual((yield* Fiber.join(late)).embeddings, [vectorOf("b")])
+      assert.deepStrictEqual(calls.map(({ request }) => request.input), ["b"])
+    }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
+  })
+
+  it.effect("one that waits when the gateway ends does not wait on", () => {
+    const { calls, provider } = recorder(() => Effect.never)
+    return Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const gateway = yield* Layer.buildWithScope(layerOf({ providers: [provider], embedBatching: batching }), scope)
+      const waiting = yield* Effect.forkChild(Effect.provideContext(embed({ input: "a" }), gateway))
+      yield* TestClock.adjust(50)
+      assert.lengthOf(calls, 1)
+      yield* Scope.close(scope, Exit.void)
+      assert.isTrue(Exit.isFailure(yield* Fiber.await(waiting)))
+    })
+  })
+
+  it.effect("a call never holds more tokens than its provider takes", () => {
+    const { calls, provider } = recorder((call) => Effect.succeed(answerTo(call)))
+    const limited = { ...provider, embedLimits: { inputs: 100, tokens: 10 } }
+    return Effect.gen(function*() {
+      const inputs = Array.from({ length: 5 }, (_, at) => [1, 2, 3, at])
+      const running = yield* Effect.forkChild(
+        Effect.forEach(inputs, (input) => embed({ input }), { concurrency: "unbounded" })
+      )
+      yield* TestClock.adjust(100)
+      yield* Fiber.join(running)
+      assert.deepStrictEqual(calls.map(({ request }) => inputsOf(request.input).length), [2, 2, 1])
+    }).pipe(Effect.provide(layerOf({ providers: [limited], embedBatching: batching })))
+  })
+
+  it.effect("shares of an estimate are estimates", () => {
     const { provider } = recorder((call) =>
-      inputsOf(call.request.input).includes("bad")
-        ? Effect.fail(new ProviderError({ provider: "plain", kind: "caller", status: 400, message: "bad" }))
-        : Effect.succeed(answerTo(call))
+      Effect.succeed({ ...answerTo(call), usage: { inputTokens: 9, outputTokens: 0, estimated: true } })
     )
     return Effect.gen(function*() {
       const running = yield* Effect.forkChild(
-        Effect.forEach(["a", "bad", "c"], (input) => Effect.exit(embed({ input })), { concurrency: "unbounded" })
+        Effect.forEach(["a", "b", "c"], (input) => embed({ input }), { concurrency: "unbounded" })
       )
       yield* TestClock.adjust(100)
-      assert.deepStrictEqual((yield* Fiber.join(running)).map(Exit.isSuccess), [true, false, true])
+      yield* Fiber.join(running)
+      assert.deepStrictEqual(records.map(({ usage }) => [usage.inputTokens, usage.estimated]), [
+        [3, true],
+        [3, true],
+        [3, true]
+      ])
     }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
   })
+
+  it.effect("a defect of the provider is told to everyone who waits for it", () => {
+    const { provider } = recorder(() => Effect.die(new Error("boom")))
+    return Effect.gen(function*() {
+      const running = yield* Effect.forkChild(
+        Effect.forEach(["a", "b"], (input) => Effect.flip(embed({ input })), { concurrency: "unbounded" })
+      )
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual((yield* Fiber.join(running)).map(({ code }) => code), ["internal_error", "internal_error"])
+    }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
+  })
+
+  it.effect.each(["caller", "contextLength", "contentPolicy", "transient"] as const)(
+    "an input that the provider answers with a failure (%s) fails only whoever sent it",
+    (kind) => {
+      const { provider } = recorder((call) =>
+        inputsOf(call.request.input).includes("bad")
+          ? Effect.fail(new ProviderError({ provider: "plain", kind, message: "bad" }))
+          : Effect.succeed(answerTo(call))
+      )
+      const layer = layerOf({
+        providers: [provider],
+        embedBatching: batching,
+        attempts: 2,
+        retry: { baseMs: 1, maxMs: 1 }
+      })
+      return Effect.gen(function*() {
+        const running = yield* Effect.forkChild(
+          Effect.forEach(["a", "bad", "c"], (input) => Effect.exit(embed({ input })), { concurrency: "unbounded" })
+        )
+        yield* TestClock.adjust(100)
+        assert.deepStrictEqual((yield* Fiber.join(running)).map(Exit.isSuccess), [true, false, true])
+      }).pipe(Effect.provide(layer))
+    }
+  )
 })
 
 describe("interceptors", () => {
