@@ -6,12 +6,16 @@ import { shares } from "../../src/gateway/EmbeddingBatches.ts"
 import { estimateEmbedding, pieces } from "../../src/gateway/EmbeddingCalls.ts"
 import { Gateway } from "../../src/gateway/Gateway.ts"
 import { toBase64, toNumbers } from "../../src/gateway/VectorEncoding.ts"
+import * as BudgetsMemory from "../../src/modules/budgets/BudgetsMemory.ts"
+import * as RateLimitsMemory from "../../src/modules/rateLimits/RateLimitsMemory.ts"
 import * as Pii from "../../src/plugins/interceptors/pii/Pii.ts"
+import { CurrentCaller } from "../../src/sdk/Caller.ts"
 import { type EmbeddingRequest, type EmbeddingResponse, inputsOf } from "../../src/sdk/Embedding.ts"
 import { block, type Interceptor } from "../../src/sdk/Interceptor.ts"
 import { type EmbedCall, ProviderError } from "../../src/sdk/Provider.ts"
+import { type TenantPolicy, Tenants } from "../../src/sdk/Tenant.ts"
 import type { UsageRecord, UsageSink } from "../../src/sdk/UsageSink.ts"
-import { compose, type Composition, plain } from "./PlainProvider.ts"
+import { compose, composeOver, type Composition, plain } from "./PlainProvider.ts"
 
 const vectorOf = (input: string | ReadonlyArray<number>): ReadonlyArray<number> => [input.length, 1]
 
@@ -113,6 +117,63 @@ describe("a large request", () => {
         [["request", "plain::other", 28], ["attempt", "plain::m", 21]]
       )
     }).pipe(Effect.provide(layerOf({ providers: [provider], attempts: 2 })))
+  })
+})
+
+describe("a request for vectors", () => {
+  it.effect("has no answer from a provider that makes none", () =>
+    Effect.gen(function*() {
+      const refused = yield* Effect.flip(embed({ input: "a" }))
+      assert.strictEqual(refused.code, "capability_not_supported")
+    }).pipe(Effect.provide(layerOf({ providers: [plain({})] }))))
+
+  it.effect("is paid by its caller's budget and counted by its limits, also where it shared a call", () => {
+    const { calls, provider } = recorder((call) => Effect.succeed(answerTo(call)))
+    const policy = (name: string, limitNanoUsd: number): TenantPolicy => ({
+      name,
+      rateLimits: [{ per: "tenant", kind: "tokens", limit: 100, windowMs: 60_000 }],
+      budgets: [{ per: "tenant", window: "total", limitNanoUsd }],
+      interceptors: []
+    })
+    // A token costs 1,000,000 nano-USD, and each input came to 7 of them.
+    const stores = Layer.mergeAll(
+      BudgetsMemory.layer(),
+      RateLimitsMemory.layer(),
+      Tenants.layer([policy("rich", 1e9), policy("poor", 7_000_000)])
+    )
+    records.length = 0
+    const layer = composeOver(stores, {
+      models: [{ id: "plain::m", prices: { inputMtok: 1_000, outputMtok: 0 } }],
+      sinks: [sink],
+      providers: [provider],
+      embedBatching: { windowMs: 10, maxInputs: 50 }
+    })
+    const as = (tenant: string) => Effect.provideService(CurrentCaller, { tenant, tags: [] })
+    const spent = (tenant: string) =>
+      Effect.flatMap(Gateway, ({ budgets }) => budgets).pipe(
+        as(tenant),
+        Effect.map((balances) => balances.map(({ reservedNanoUsd, spentNanoUsd }) => [spentNanoUsd, reservedNanoUsd]))
+      )
+    return Effect.gen(function*() {
+      const running = yield* Effect.forkChild(Effect.forEach(
+        ["rich", "poor", "poor"],
+        (tenant) => as(tenant)(Effect.exit(embed({ input: "abcd" }))),
+        { concurrency: "unbounded" }
+      ))
+      yield* TestClock.adjust(100)
+      const exits = yield* Fiber.join(running)
+      // Four bytes are four tokens at most, and the poor one has not the money for two such.
+      assert.deepStrictEqual(exits.map(Exit.isSuccess), [true, true, false])
+      assert.lengthOf(calls, 1)
+      assert.deepStrictEqual(yield* spent("rich"), [[7_000_000, 0]])
+      assert.deepStrictEqual(yield* spent("poor"), [[7_000_000, 0]])
+      assert.deepStrictEqual(
+        records.map(({ errorCode, tenant, usage }) => [tenant, usage.inputTokens, errorCode]),
+        [["poor", 0, "budget_exceeded"], ["rich", 7, undefined], ["poor", 7, undefined]]
+      )
+      const long = yield* Effect.flip(as("rich")(embed({ input: Array.from({ length: 101 }, () => "abcd") })))
+      assert.strictEqual(long.code, "rate_limited")
+    }).pipe(Effect.provide(layer))
   })
 })
 

@@ -4,6 +4,7 @@
  */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Result, type Scope, Stream } from "effect"
+import * as Audit from "../../src/gateway/Audit.ts"
 import type { GatewayOptions } from "../../src/gateway/Gateway.ts"
 import * as Pipeline from "../../src/gateway/Pipeline.ts"
 import type { Meter, StreamOperation } from "../../src/gateway/StreamOperation.ts"
@@ -12,6 +13,7 @@ import type { WholeOperation } from "../../src/gateway/WholeOperation.ts"
 import * as Whole from "../../src/gateway/WholeOperation.ts"
 import * as BudgetsMemory from "../../src/modules/budgets/BudgetsMemory.ts"
 import type { Asked } from "../../src/gateway/Operation.ts"
+import { type AuditEvent, AuditSinkRegistry, layer as auditSink } from "../../src/sdk/AuditSink.ts"
 import { CurrentCaller } from "../../src/sdk/Caller.ts"
 import { text } from "../../src/sdk/Content.ts"
 import type { GatewayError } from "../../src/sdk/GatewayError.ts"
@@ -146,11 +148,18 @@ interface Setting extends Omit<Composition, "providers"> {
 
 const setting = ({ budgetUsd, providers = [plain({})], ...composition }: Setting = {}) => {
   const records: Array<UsageRecord> = []
+  const events: Array<AuditEvent> = []
   const budgets = budgetUsd === undefined
     ? []
     : [{ per: "tenant", window: "month", limitNanoUsd: budgetUsd * nano } as const]
   const stores = Layer.mergeAll(
     BudgetsMemory.layer(),
+    Audit.layer.pipe(
+      Layer.provideMerge(
+        auditSink({ name: "events", write: (batch) => Effect.sync(() => void events.push(...batch)) })
+      ),
+      Layer.provideMerge(AuditSinkRegistry.layer)
+    ),
     Tenants.layer([{ name: "acme", rateLimits: [], budgets, interceptors: [] }])
   )
   const layer = composeOver(stores, {
@@ -163,7 +172,7 @@ const setting = ({ budgetUsd, providers = [plain({})], ...composition }: Setting
     ...composition,
     providers
   })
-  return { records, layer }
+  return { records, events, layer }
 }
 
 const options: GatewayOptions = { ledger: { durability: "strict" }, attempts: 2, retry: { baseMs: 0, maxMs: 0 } }
@@ -186,7 +195,7 @@ const draw = (
 
 describe("a whole answer that is sold by the piece", () => {
   it.effect("costs what its size and quality do", () => {
-    const { layer, records } = setting()
+    const { events, layer, records } = setting()
     return Effect.gen(function*() {
       for (const size of ["1024x1024/hd", "2048x2048/standard", "512x512", "__proto__", "constructor"]) {
         const usage: Usage = { inputTokens: 0, outputTokens: 0, images: 2, variant: size }
@@ -199,6 +208,9 @@ describe("a whole answer that is sold by the piece", () => {
         ["image", 0.08 * nano],
         ["image", 0.08 * nano]
       ])
+      yield* Effect.flatMap(Audit.AuditQueues, (queues) => queues.flush)
+      const last = events.findLast(({ type }) => type === "request_completed")
+      assert.deepInclude(last?.details, { images: 2, input_tokens: 0, cost_usd: 0.08 })
     }).pipe(Effect.provide(layer))
   })
 
