@@ -33,7 +33,7 @@ import { Gateway } from "./gateway/Gateway.ts"
 import { AuditTrail } from "./sdk/AuditSink.ts"
 import type { ChatRequest, Message } from "./sdk/Chat.ts"
 import { text, textOf } from "./sdk/Content.ts"
-import type { ModelInfo, Price } from "./sdk/Model.ts"
+import type { ModelInfo, Price, Prices } from "./sdk/Model.ts"
 import { ModelRegistry } from "./sdk/ModelRegistry.ts"
 import * as GatewayServer from "./server/GatewayServer.ts"
 
@@ -231,10 +231,21 @@ const check = Command.make("check", { config }, ({ config: file }) =>
 const priceText = (price: Price | undefined): string =>
   price === undefined ? "?" : String(typeof price === "number" ? price : price.base)
 
+/** Prices of tokens in and out, or what the model is sold by where that is something else. */
+const pricesText = (prices: Prices | undefined): string => {
+  const tokens = `${priceText(prices?.inputMtok)}/${priceText(prices?.outputMtok)}`
+  if (prices === undefined || tokens !== "0/0") return tokens
+  const { characterMchar, image, inputAudioSecond, outputAudioSecond, outputVideoSecond } = prices
+  if (image !== undefined) return `${typeof image === "number" ? image : image.base}/image`
+  if (characterMchar !== undefined) return `${characterMchar}/Mchar`
+  const second = inputAudioSecond ?? outputAudioSecond ?? outputVideoSecond
+  return second === undefined ? tokens : `${typeof second === "number" ? second : second.base}/s`
+}
+
 const modelLine = (model: ModelInfo): string =>
   [
     model.id.padEnd(44),
-    `${priceText(model.prices?.inputMtok)}/${priceText(model.prices?.outputMtok)}`.padEnd(14),
+    pricesText(model.prices).padEnd(14),
     String(model.contextWindow ?? "?").padEnd(10),
     model.capabilities?.join(" ") ?? "?"
   ].join(" ")

@@ -12,6 +12,16 @@ const mapping = (value: unknown): Json => isJson(value) ? value : {}
 const list = (value: unknown): ReadonlyArray<unknown> => Array.isArray(value) ? value : []
 const own = (value: Json, key: string): unknown => Object.hasOwn(value, key) ? value[key] : undefined
 
+/** Prices beside those of tokens; a model that has one of them need not be sold by the token. */
+const mediaPrices = [
+  "image",
+  "character_mchar",
+  "input_audio_second",
+  "output_audio_second",
+  "input_video_second",
+  "output_video_second"
+]
+
 const slug = /^[a-z0-9][a-z0-9._-]{0,63}$/
 const headerName = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}$/
 const maxName = 128
@@ -174,6 +184,11 @@ export const crossReferences = (
     if (typeof id === "string" && id !== "" && !id.includes("::")) add(path, "expected provider::model")
     mustHaveProvider(id, path)
     mustDiffer(models, id, "this model", path)
+    const prices = mapping(entry)["prices"]
+    if (!isJson(prices) || mediaPrices.some((name) => Object.hasOwn(prices, name))) continue
+    for (const name of ["input_mtok", "output_mtok"]) {
+      if (!Object.hasOwn(prices, name)) add(["models", index, "prices", name], "is required")
+    }
   }
   for (const [name, entry] of Object.entries(mapping(config["routes"]))) {
     const problem = nameProblem(name)

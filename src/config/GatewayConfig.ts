@@ -167,9 +167,14 @@ const Price = Schema.Union([
   section({ base: Amount, tiers: Schema.Array(section({ start: Amount, price: Amount })) })
 ])
 
+const VariantPrice = Schema.Union([
+  Amount,
+  section({ base: Amount, variants: Schema.Record(Schema.String, Amount) })
+])
+
 const ModelPrices = section({
-  input_mtok: Price,
-  output_mtok: Price,
+  input_mtok: Schema.optionalKey(Price),
+  output_mtok: Schema.optionalKey(Price),
   cache_read_mtok: Schema.optionalKey(Price),
   cache_write_mtok: Schema.optionalKey(Price),
   cache_write_1h_mtok: Schema.optionalKey(Price),
@@ -177,6 +182,12 @@ const ModelPrices = section({
   input_image_mtok: Schema.optionalKey(Price),
   output_audio_mtok: Schema.optionalKey(Price),
   output_image_mtok: Schema.optionalKey(Price),
+  image: Schema.optionalKey(VariantPrice),
+  character_mchar: Schema.optionalKey(Amount),
+  input_audio_second: Schema.optionalKey(Amount),
+  output_audio_second: Schema.optionalKey(Amount),
+  input_video_second: Schema.optionalKey(Amount),
+  output_video_second: Schema.optionalKey(VariantPrice),
   requests_kcount: Schema.optionalKey(Amount)
 })
 

@@ -62,6 +62,10 @@ const allows = (patterns: ReadonlyArray<string>): (id: string) => boolean => {
   return made
 }
 
+/** What the file says of a model; one that is not sold by the token has tokens for nothing. */
+const overrideOf = ({ prices, ...model }: GatewayConfig["models"][number]): Registry.ModelOverride =>
+  prices === undefined ? model : { ...model, prices: { inputMtok: 0, outputMtok: 0, ...prices } }
+
 /** Which models a caller may use: what its tenant, each of the tenant's ancestors and its key all allow. */
 const approvals = (config: GatewayConfig) => {
   const tenants = new Map<string, ReadonlyArray<(id: string) => boolean>>()
@@ -181,7 +185,7 @@ export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) 
   return jobs.pipe(
     Layer.provideMerge(Interceptors.layer(config)),
     Layer.provideMerge(gateway),
-    Layer.provideMerge(Registry.layer({ models: config.models, approvals: approvals(config) })),
+    Layer.provideMerge(Registry.layer({ models: config.models.map(overrideOf), approvals: approvals(config) })),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),
     Layer.provideMerge(Stores.layer(config)),
     Layer.provideMerge(Layer.mergeAll(

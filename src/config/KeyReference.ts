@@ -234,10 +234,15 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "models[].prices",
     "mapping",
     "",
-    "USD per million tokens; a number, or { base, tiers: [{ start, price }] } where it rises with the size of the prompt."
+    "Those of tokens in USD per million: a number, or { base, tiers: [{ start, price }] } where it rises with the size of the prompt."
   ),
-  on("models[].prices.input_mtok", "price", "required", "Input."),
-  on("models[].prices.output_mtok", "price", "required", "Output."),
+  on(
+    "models[].prices.input_mtok",
+    "price",
+    "required",
+    "Input. Where the model has one of the prices that are not of tokens, 0 unless said."
+  ),
+  on("models[].prices.output_mtok", "price", "required", "Output. As input."),
   on("models[].prices.cache_read_mtok", "price", "as input", "Input read from a cache."),
   on("models[].prices.cache_write_mtok", "price", "as input", "Input written to a cache."),
   on("models[].prices.cache_write_1h_mtok", "price", "as input", "Input written to a cache for an hour."),
@@ -245,6 +250,17 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("models[].prices.input_image_mtok", "price", "as input", "Image input."),
   on("models[].prices.output_audio_mtok", "price", "as output", "Audio output."),
   on("models[].prices.output_image_mtok", "price", "as output", "Image output."),
+  on(
+    "models[].prices.image",
+    "number",
+    "",
+    "USD an image that is made: a number, or { base, variants: { 1024x1024/high: 0.167 } } by size/quality, size or quality."
+  ),
+  on("models[].prices.character_mchar", "number", "", "USD per million characters that are spoken."),
+  on("models[].prices.input_audio_second", "number", "", "USD a second of sound that is heard."),
+  on("models[].prices.output_audio_second", "number", "", "USD a second of sound that is made."),
+  on("models[].prices.input_video_second", "number", "", "USD a second of video that is seen."),
+  on("models[].prices.output_video_second", "number", "", "USD a second of video that is made; as image, by size."),
   on("models[].prices.requests_kcount", "number", "", "USD per thousand requests, on top."),
   on("models[].status", "active, deprecated", "", "A deprecated model is refused."),
 

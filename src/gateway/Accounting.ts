@@ -6,7 +6,7 @@ import { Cause, Exit } from "effect"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import type { GatewayError } from "../sdk/GatewayError.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
-import { costNanoUsd, usd } from "../sdk/Pricing.ts"
+import { costNanoUsd, isPriced, usd } from "../sdk/Pricing.ts"
 import { totalOutput, type Usage, zero } from "../sdk/Usage.ts"
 import type { EstimateReason, UsageRecord } from "../sdk/UsageSink.ts"
 import { annotate } from "../sdk/Wire.ts"
@@ -16,10 +16,12 @@ import { estimateContent, estimateInput, estimateText } from "./TokenEstimate.ts
 
 /** What some usage costs with a model, nano-USD; undefined where nobody knows. */
 const costOf = (exchange: Exchange, model: ModelInfo | undefined, usage: Usage): number | undefined =>
-  model?.prices === undefined ? exchange.flatNanoUsd : costNanoUsd(usage, model.prices)
+  model?.prices === undefined || !isPriced(usage, model.prices)
+    ? exchange.flatNanoUsd
+    : costNanoUsd(usage, model.prices)
 
 /** Prices some usage by the exchange's model, and keeps both in the exchange. */
-const price = (exchange: Exchange, usage: Usage): Usage => {
+export const accountConsumed = (exchange: Exchange, usage: Usage): Usage => {
   const cost = costOf(exchange, exchange.model, usage)
   if (cost === undefined) {
     exchange.usage = usage
@@ -33,7 +35,7 @@ const price = (exchange: Exchange, usage: Usage): Usage => {
 /** Notes the usage and cost of a whole answer, which it has to tell its caller. */
 export const accountAnswer = (exchange: Exchange, usage: Usage): Usage => {
   exchange.isAnswered = true
-  return price(exchange, usage)
+  return accountConsumed(exchange, usage)
 }
 
 /** Writes a whole answer's usage and cost into it and into the exchange. */
@@ -82,7 +84,7 @@ export class StreamAccount {
       else if (delta.type === "reasoning") this.#count(delta.text ?? "")
       else if (delta.type === "tool_call") this.#count(delta.arguments ?? "")
     }
-    return chunk.usage === undefined ? chunk : annotate(chunk, { usage: price(this.#exchange, chunk.usage) })
+    return chunk.usage === undefined ? chunk : annotate(chunk, { usage: accountConsumed(this.#exchange, chunk.usage) })
   }
 
   /** Estimates what the provider did not tell, at the end of the stream. */
@@ -92,9 +94,9 @@ export class StreamAccount {
     if (usage !== undefined && isAnswered) return
     const outputTokens = this.#outputTokens + estimateText(this.#pending)
     if (usage === undefined) {
-      price(this.#exchange, { inputTokens: estimateInput(request), outputTokens, estimated: true })
+      accountConsumed(this.#exchange, { inputTokens: estimateInput(request), outputTokens, estimated: true })
     } else if (outputTokens > totalOutput(usage)) {
-      price(this.#exchange, { ...usage, outputTokens, estimated: true })
+      accountConsumed(this.#exchange, { ...usage, outputTokens, estimated: true })
     }
   }
 
@@ -123,8 +125,10 @@ const reasonOf = (exchange: Exchange, outcome: UsageRecord["outcome"]): Estimate
 }
 
 /** What is known of the price that was applied. */
-const priceIdOf = (exchange: Exchange, model: ModelInfo | undefined): string | undefined =>
-  model?.prices === undefined ? exchange.flatNanoUsd === undefined ? undefined : "flat" : model.priceId
+const priceIdOf = (exchange: Exchange, model: ModelInfo | undefined, usage: Usage): string | undefined => {
+  if (model?.prices !== undefined && isPriced(usage, model.prices)) return model.priceId
+  return exchange.flatNanoUsd === undefined ? undefined : "flat"
+}
 
 /** What the records of one request have in common. */
 const commonOf = (exchange: Exchange, outcome: UsageRecord["outcome"]) => {
@@ -160,7 +164,7 @@ const unservedRecord = (
   ordinal: number
 ): UsageRecord => {
   const cost = costOf(exchange, model, usage)
-  const priceId = priceIdOf(exchange, model)
+  const priceId = priceIdOf(exchange, model, usage)
   return {
     ...commonOf(exchange, outcome),
     id: `${exchange.recordId}#${ordinal}`,
@@ -212,10 +216,10 @@ export const recordsOf = <Request extends Asked>(
   const own = exchange.usage === undefined ? givenUp.pop() : undefined
   if (own !== undefined) {
     exchange.model = own.info
-    price(exchange, operation.givenUp(request))
+    accountConsumed(exchange, operation.givenUp(request))
   }
   const usage = exchange.usage ?? zero
-  const priceId = exchange.usage === undefined ? undefined : priceIdOf(exchange, exchange.model)
+  const priceId = exchange.usage === undefined ? undefined : priceIdOf(exchange, exchange.model, usage)
   const durationMs = exchange.elapsed()
   return [
     {

@@ -11,7 +11,7 @@ import type { Balance, BudgetAccount, Budgets, Settlement } from "../sdk/Budgets
 import type { Windows } from "../sdk/BudgetWindow.ts"
 import { BudgetExceeded, fail, type GatewayError } from "../sdk/GatewayError.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
-import { usd } from "../sdk/Pricing.ts"
+import { isPriced, usd } from "../sdk/Pricing.ts"
 import { ProviderError } from "../sdk/Provider.ts"
 import type { ConcurrencyDemand, RateDemand, RateLevel, RateLimits } from "../sdk/RateLimits.ts"
 import type { Tenants } from "../sdk/Tenant.ts"
@@ -103,12 +103,24 @@ const maxWarned = 10_000
 /** Nano-USD as the stores take them: one figure that is none would keep back all that is settled with it, for good. */
 const addMoney = (one: number, other: number): number => Math.min(Number.MAX_SAFE_INTEGER, one + other)
 
+/** Whether the model's prices say what the request will cost. */
+const hasPrice = <Request extends Asked>(
+  { expected }: Operation<Request>,
+  request: Request,
+  { prices }: ModelInfo
+): boolean => prices !== undefined && (expected === undefined || isPriced(expected(request, prices, 1, 1), prices))
+
 /** The plan without the models whose price nobody knows. */
-const pricedOnly = (plan: Plan): Plan | undefined => {
-  if (plan.candidates.every(({ model }) => model.prices !== undefined)) return plan
-  const [first, ...others] = plan.candidates.filter(({ model }) => model.prices !== undefined)
+const pricedOnly = <Request extends Asked>(
+  operation: Operation<Request>,
+  request: Request,
+  plan: Plan
+): Plan | undefined => {
+  const isKnown = ({ model }: Candidate): boolean => hasPrice(operation, request, model)
+  if (plan.candidates.every(isKnown)) return plan
+  const [first, ...others] = plan.candidates.filter(isKnown)
   if (first === undefined) return undefined
-  const left = plan.candidates.filter(({ model }) => model.prices === undefined)
+  const left = plan.candidates.filter((candidate) => !isKnown(candidate))
   return {
     ...plan,
     candidates: [first, ...others],
@@ -289,7 +301,7 @@ export const make = (options: AdmissionOptions): Admission => {
   ): Effect.fn.Return<Plan, GatewayError> {
     if (declared.length === 0) return planned
     const budgeted = budgets !== undefined && Limits.haveBudgets(declared)
-    const plan = budgeted && unknownPrice === "deny_if_budgeted" ? pricedOnly(planned) : planned
+    const plan = budgeted && unknownPrice === "deny_if_budgeted" ? pricedOnly(operation, request, planned) : planned
     if (plan === undefined) {
       const error = noPrice(planned)
       yield* hit(exchange)(error)

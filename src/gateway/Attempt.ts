@@ -6,13 +6,14 @@
 import { Cause, Clock, Effect, Exit, Option, type Scope, type Stream } from "effect"
 import type { EndpointClass } from "../sdk/Breakers.ts"
 import type { Timeouts } from "../sdk/Caller.ts"
-import { type ChatChunk, type ChatResponse, hasContent } from "../sdk/Chat.ts"
+import type { ChatChunk, ChatResponse } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { type ChatCall, isHeldBack, ProviderError } from "../sdk/Provider.ts"
-import type { AttemptCounts } from "./AttemptCounts.ts"
-import type { ChunkPull, Chunks } from "./ChunkPull.ts"
 import type { Usage } from "../sdk/Usage.ts"
 import type { EstimateReason } from "../sdk/UsageSink.ts"
+import type { AttemptCounts } from "./AttemptCounts.ts"
+import { chatChunks } from "./ChatOperation.ts"
+import type { ChunkKind, ChunkPull, Chunks } from "./ChunkPull.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
 import type { AttemptError } from "./Failure.ts"
 import { failureKind, slowStream } from "./FailurePolicy.ts"
@@ -220,16 +221,35 @@ export const attemptChat = (
 }
 
 /** A stream whose first content is there. */
-export interface CommittedStream extends WatchedStream {
+export interface CommittedStream<Chunk = ChatChunk> extends WatchedStream<Chunk> {
   /** Native names of the parameters that the provider did not get. */
   readonly dropped: ReadonlyArray<string>
   readonly model: ModelInfo
 }
 
 /**
- * Calls a provider for a stream and waits for its commit: its first content, or, where a floor is set, until it has shown
- * that it is not slower than that. The scope owns the upstream's connection; a failed attempt has closed it by the time
- * that it fails.
+ * Opens a provider's stream, whatever it was asked for, and waits for its commit: its first content, or its end. The scope
+ * owns the upstream's connection; a failed attempt has closed it by the time that it fails.
+ */
+export const attemptOpen = <Chunk>(
+  exchange: Exchange,
+  candidate: Candidate,
+  kind: ChunkKind<Chunk>,
+  chunks: Stream.Stream<Chunk, ProviderError>,
+  timeouts: Timeouts,
+  watched: AttemptWatch
+): Effect.Effect<CommittedStream<Chunk>, AttemptError, Scope.Scope> =>
+  reported(
+    exchange,
+    candidate,
+    timeouts,
+    watched,
+    (made) => opened(exchange, candidate, kind, chunks, timeouts, made, undefined)
+  )
+
+/**
+ * Calls a provider for a streamed chat answer, as `attemptOpen`. Where a floor is set, the commit waits until the stream has
+ * shown that it is not slower than that.
  */
 export const attemptStream = (
   exchange: Exchange,
@@ -242,59 +262,66 @@ export const attemptStream = (
   const { provider } = candidate
   if (provider.streamChat === undefined) return Effect.fail(unsupported(candidate, "streamed chat"))
   const chunks = provider.streamChat(call)
+  const prove: Prove<ChatChunk> | undefined = minTokensPerSecond === undefined
+    ? undefined
+    : (held, pull) => proveRate(provider.slug, held, pull, minTokensPerSecond)
   return reported(
     exchange,
     candidate,
     timeouts,
     watched,
-    (made) => opened(exchange, candidate, chunks, timeouts, made, minTokensPerSecond)
+    (made) => opened(exchange, candidate, chatChunks, chunks, timeouts, made, prove)
   )
 }
 
-const opened = (
+/** What a stream has to show beyond its first content before it commits; what it pulls for that is held, too. */
+type Prove<Chunk> = (held: Array<Chunk>, pull: ChunkPull<AttemptError, Chunk>) => Effect.Effect<void, AttemptError>
+
+const opened = <Chunk>(
   exchange: Exchange,
   candidate: Candidate,
-  chunks: Stream.Stream<ChatChunk, ProviderError>,
+  kind: ChunkKind<Chunk>,
+  chunks: Stream.Stream<Chunk, ProviderError>,
   timeouts: Timeouts,
   made: Call,
-  floor: number | undefined
-): Effect.Effect<CommittedStream, AttemptError, Scope.Scope> =>
+  prove: Prove<Chunk> | undefined
+): Effect.Effect<CommittedStream<Chunk>, AttemptError, Scope.Scope> =>
   Effect.flatMap(Effect.scope, (scope) =>
     Effect.flatMap(
-      watch(candidate.provider.slug, chunks, timeouts, exchange.elapsed(), scope, made),
+      watch(candidate.provider.slug, kind, chunks, timeouts, exchange.elapsed(), scope, made),
       (reading) =>
         Effect.onExit(
-          committed(candidate, reading, made, floor),
+          committed(candidate, kind, reading, made, prove),
           (exit) => Exit.isSuccess(exit) ? Effect.void : reading.stop
         )
     ))
 
-const committed = (
+const committed = <Chunk>(
   { model, provider: { slug } }: Candidate,
-  { pull }: WatchedStream,
+  kind: ChunkKind<Chunk>,
+  { pull }: WatchedStream<Chunk>,
   made: Call,
-  floor: number | undefined
-): Effect.Effect<CommittedStream, AttemptError> => {
-  const held: Array<ChatChunk> = []
-  const commit = (dropped: ReadonlyArray<string>): CommittedStream => {
+  prove: Prove<Chunk> | undefined
+): Effect.Effect<CommittedStream<Chunk>, AttemptError> => {
+  const held: Array<Chunk> = []
+  const commit = (dropped: ReadonlyArray<string>): CommittedStream<Chunk> => {
     made.commit()
     return { pull: resume(held, pull), dropped, model }
   }
-  const heldBack = holdBack(slug, pull, held, [])
-  if (floor === undefined) return Effect.map(heldBack, commit)
-  return Effect.flatMap(heldBack, (dropped) => Effect.map(proveRate(slug, held, pull, floor), () => commit(dropped)))
+  const heldBack = holdBack(slug, kind, pull, held, [])
+  if (prove === undefined) return Effect.map(heldBack, commit)
+  return Effect.flatMap(heldBack, (dropped) => Effect.map(prove(held, pull), () => commit(dropped)))
 }
-
-const commits = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined
 
 const endedEarly = (provider: string) =>
   new ProviderError({ provider, kind: "protocol", message: "the provider's stream ended without an answer" })
 
 /** Pulls until the first content, keeps what was said until then in `held`, and gives the names of dropped parameters. */
-const holdBack = (
+const holdBack = <Chunk>(
   provider: string,
-  pull: ChunkPull<AttemptError>,
-  held: Array<ChatChunk>,
+  kind: ChunkKind<Chunk>,
+  pull: ChunkPull<AttemptError, Chunk>,
+  held: Array<Chunk>,
   before: ReadonlyArray<string>
 ): Effect.Effect<ReadonlyArray<string>, AttemptError> =>
   Effect.matchEffect(pull, {
@@ -303,17 +330,16 @@ const holdBack = (
       let dropped = before
       let isCommitted = false
       for (const chunk of chunks) {
-        if (chunk.droppedParams !== undefined) dropped = chunk.droppedParams
-        // A chunk that only names what was dropped has no id of the provider's, and nothing for the caller.
-        if (chunk.droppedParams === undefined || chunk.id !== "") held.push(chunk)
-        isCommitted ||= commits(chunk)
+        dropped = kind.dropped?.(chunk) ?? dropped
+        if (kind.isOurs?.(chunk) !== true) held.push(chunk)
+        isCommitted ||= kind.hasContent(chunk) || kind.ends?.(chunk) === true
       }
       if (held.length > maxHeldBack) {
         return Effect.fail(
           new ProviderError({ provider, kind: "protocol", message: "the provider's stream goes on without content" })
         )
       }
-      return isCommitted ? Effect.succeed(dropped) : holdBack(provider, pull, held, dropped)
+      return isCommitted ? Effect.succeed(dropped) : holdBack(provider, kind, pull, held, dropped)
     }
   })
 
@@ -363,9 +389,9 @@ const proveRate = Effect.fnUntraced(function*(
 })
 
 /** The pull again, with what was held before it. */
-const resume = <E>(held: ReadonlyArray<ChatChunk>, pull: ChunkPull<E>): ChunkPull<E> => {
+const resume = <Chunk, E>(held: ReadonlyArray<Chunk>, pull: ChunkPull<E, Chunk>): ChunkPull<E, Chunk> => {
   const [first, ...rest] = held
-  let pending: Chunks | undefined = first === undefined ? undefined : [first, ...rest]
+  let pending: Chunks<Chunk> | undefined = first === undefined ? undefined : [first, ...rest]
   return Effect.suspend(() => {
     if (pending === undefined) return pull
     const chunks = pending

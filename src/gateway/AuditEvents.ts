@@ -35,6 +35,16 @@ export const tellStart = (audit: AuditTrail["Service"], exchange: Exchange): voi
     })
   )
 
+/** What was consumed beside tokens, under the names that usage records have for it. */
+const mediaFigures = ({ usage }: UsageRecord): AuditEvent["details"] => ({
+  ...(usage.images === undefined ? {} : { images: usage.images }),
+  ...(usage.characters === undefined ? {} : { characters: usage.characters }),
+  ...(usage.inputAudioMs === undefined ? {} : { input_audio_ms: usage.inputAudioMs }),
+  ...(usage.outputAudioMs === undefined ? {} : { output_audio_ms: usage.outputAudioMs }),
+  ...(usage.inputVideoMs === undefined ? {} : { input_video_ms: usage.inputVideoMs }),
+  ...(usage.outputVideoMs === undefined ? {} : { output_video_ms: usage.outputVideoMs })
+})
+
 /** Tells how a request ended, and whether another model than the first one served it. */
 export const tellEnd = (
   audit: AuditTrail["Service"],
@@ -51,6 +61,7 @@ export const tellEnd = (
     duration_ms: Math.round(record.durationMs),
     input_tokens: record.usage.inputTokens,
     output_tokens: record.usage.outputTokens,
+    ...(record.operation === "chat" ? {} : mediaFigures(record)),
     ...(record.costNanoUsd === undefined ? {} : { cost_usd: usd(record.costNanoUsd) }),
     ...(record.errorCode === undefined ? {} : { code: record.errorCode }),
     ...(record.finishReason === undefined ? {} : { finish_reason: record.finishReason }),

@@ -1,9 +1,10 @@
 /** Chat, as the stages see it: text, media and tools in, text in the main out. */
-import type { ChatRequest } from "../sdk/Chat.ts"
+import { type ChatChunk, type ChatRequest, hasContent } from "../sdk/Chat.ts"
 import type { Part } from "../sdk/Content.ts"
 import type { ModelInfo, Prices } from "../sdk/Model.ts"
 import { costNanoUsd } from "../sdk/Pricing.ts"
 import { type Usage, zero } from "../sdk/Usage.ts"
+import type { ChunkKind } from "./ChunkPull.ts"
 import type { Operation } from "./Operation.ts"
 import { requirements } from "./Requirements.ts"
 import { estimateInput, mostInput } from "./TokenEstimate.ts"
@@ -78,4 +79,14 @@ export const chatOperation: Operation<ChatRequest> = {
   },
   // Its prompt was read, and what it made was thrown away.
   givenUp: (request) => ({ inputTokens: estimateInput(request), outputTokens: 0, estimated: true })
+}
+
+/** What chat's chunks say. */
+export const chatChunks: ChunkKind<ChatChunk> = {
+  hasContent,
+  ends: ({ finishReason }) => finishReason !== undefined,
+  usage: ({ usage }) => usage,
+  dropped: ({ droppedParams }) => droppedParams,
+  // A chunk that only names what was dropped has no id of the provider's, and nothing for the caller.
+  isOurs: ({ droppedParams, id }) => droppedParams !== undefined && id === ""
 }

@@ -3,16 +3,20 @@
  * parameters, go to their provider in one call. Each gets its own vectors and its own share of the usage, so the shares add up
  * to what the provider told.
  *
- * Callers do not hang together: one that leaves is left out, the call is ended only when all have left, and where the provider
- * refuses the call as wrong each request is sent by itself, so that only the wrong one fails.
+ * Callers do not hang together: one that leaves is left out, and the call is ended only when all have left. Where the provider
+ * refuses the call for what is in it, each request is sent by itself, so that only the wrong one fails. What fails otherwise may
+ * be tried again by each caller, then by itself: whatever broke the call cannot break it for the others twice.
  */
 import { Deferred, Effect, Exit, Latch, type Scope } from "effect"
 import { type EmbeddingRequest, type EmbeddingResponse, inputFrom, inputsOf } from "../sdk/Embedding.ts"
 import type { EmbedCall, ProviderError } from "../sdk/Provider.ts"
 import type { EmbedBatching } from "../sdk/Routes.ts"
 import type { Usage } from "../sdk/Usage.ts"
-import { estimateEmbedding, type SendEmbed } from "./EmbeddingCalls.ts"
+import { defaultLimits, estimateEmbedding, type SendEmbed } from "./EmbeddingCalls.ts"
 import type { Candidate } from "./Plan.ts"
+
+/** Failures that one of the inputs has caused. */
+const ofContent: ReadonlySet<ProviderError["kind"]> = new Set(["caller", "contextLength", "contentPolicy"])
 
 /** Requests that are sent by themselves at the same time, after their common call was refused. */
 const concurrency = 8
@@ -23,14 +27,19 @@ type Input = string | ReadonlyArray<number>
 interface Member {
   readonly call: EmbedCall
   readonly inputs: ReadonlyArray<Input>
+  /** By estimate. */
+  readonly tokens: number
   readonly resume: (exit: Exit.Exit<EmbeddingResponse, ProviderError>) => void
   hasLeft: boolean
 }
 
 /** What requests must have in common. */
-const keyOf = ({ model }: Candidate, { dimensions, encoding, extensions, input, user }: EmbeddingRequest): string =>
-  JSON.stringify([
+const keyOf = ({ model }: Candidate, { connectTimeout, request }: EmbedCall): string => {
+  const { dimensions, encoding, extensions, input, user }: EmbeddingRequest = request
+  return JSON.stringify([
     model.id,
+    // A caller may be in a greater hurry than others are.
+    connectTimeout,
     dimensions,
     encoding,
     user,
@@ -38,6 +47,10 @@ const keyOf = ({ model }: Candidate, { dimensions, encoding, extensions, input, 
     // Texts and tokens do not go into one request.
     inputsOf(input).every((one) => typeof one === "string")
   ])
+}
+
+const sizeOf = (inputs: ReadonlyArray<Input>): number =>
+  inputs.reduce<number>((sum, input) => sum + estimateEmbedding(input), 0)
 
 /** Shares a whole number by weights, so that the shares add up to it: the largest remainders get what is left. */
 export const shares = (whole: number, weights: ReadonlyArray<number>): ReadonlyArray<number> => {
@@ -60,15 +73,15 @@ export const shares = (whole: number, weights: ReadonlyArray<number>): ReadonlyA
 /** Each member's own part of what came for all of them. */
 const parted = (response: EmbeddingResponse, members: ReadonlyArray<Member>): ReadonlyArray<EmbeddingResponse> => {
   const { embeddings, extensions: _, usage, ...common } = response
-  const weights = members.map(({ inputs }) => inputs.reduce<number>((sum, input) => sum + estimateEmbedding(input), 0))
-  const tokens = usage === undefined ? undefined : shares(usage.inputTokens, weights)
+  const tokens = usage === undefined ? undefined : shares(usage.inputTokens, members.map((member) => member.tokens))
+  const estimated = usage?.estimated === true ? { estimated: true } : {}
   let from = 0
   return members.map(({ inputs }, at) => {
     const own = embeddings.slice(from, from + inputs.length)
     from += inputs.length
     const share: Usage | undefined = tokens === undefined
       ? undefined
-      : { inputTokens: tokens[at] ?? 0, outputTokens: 0 }
+      : { inputTokens: tokens[at] ?? 0, outputTokens: 0, ...estimated }
     return { ...common, embeddings: own, ...(share === undefined ? {} : { usage: share }) }
   })
 }
@@ -82,6 +95,7 @@ class Group {
   /** Nobody waits for it any more. */
   readonly left = Latch.makeUnsafe(false)
   inputs = 0
+  tokens = 0
 
   constructor(candidate: Candidate) {
     this.#candidate = candidate
@@ -90,11 +104,20 @@ class Group {
   add(member: Member): void {
     this.members.push(member)
     this.inputs += member.inputs.length
+    this.tokens += member.tokens
+    // All who were here may have left before the call went out.
+    this.left.closeUnsafe()
   }
 
   leave(member: Member): void {
     member.hasLeft = true
     if (this.members.every(({ hasLeft }) => hasLeft)) this.left.openUnsafe()
+  }
+
+  /** Ends the wait of those who have no answer yet. */
+  abandon(exit: Exit.Exit<void>): void {
+    const ended = Exit.isFailure(exit) ? Exit.failCause(exit.cause) : Exit.interrupt()
+    for (const { resume } of this.members) resume(ended)
   }
 
   /** Sends what has gathered, and hands out what comes. */
@@ -114,8 +137,7 @@ class Group {
       return
     }
     const error = exit.cause.reasons.find((reason) => reason._tag === "Fail")?.error
-    const isWrong = error?.kind === "caller" || error?.kind === "contextLength"
-    if (members.length === 1 || !isWrong) {
+    if (members.length === 1 || error === undefined || !ofContent.has(error.kind)) {
       for (const { resume } of members) resume(exit)
       return
     }
@@ -140,13 +162,18 @@ export const make = (scope: Scope.Scope, send: SendEmbed) => {
       Effect.andThen(Effect.suspend(() => {
         if (groups.get(key) === group) groups.delete(key)
         return Effect.interruptible(Effect.raceFirst(group.send(send), group.left.await))
-      }))
+      })),
+      // Nobody waits for a group that has come to an end by itself, such as with the gateway.
+      Effect.onExit((exit) => Effect.sync(() => group.abandon(exit)))
     )
 
   /** Joins the group of a call, or begins one; tells whether it is to be run. */
-  const join = (key: string, candidate: Candidate, member: Member, maxInputs: number) => {
+  const join = (key: string, candidate: Candidate, member: Member, maxInputs: number, maxTokens: number) => {
     const known = groups.get(key)
-    if (known !== undefined && known.inputs + member.inputs.length > maxInputs) {
+    if (
+      known !== undefined &&
+      (known.inputs + member.inputs.length > maxInputs || known.tokens + member.tokens > maxTokens)
+    ) {
       groups.delete(key)
       known.full.openUnsafe()
     }
@@ -173,11 +200,13 @@ export const make = (scope: Scope.Scope, send: SendEmbed) => {
       const member: Member = {
         call,
         inputs,
+        tokens: sizeOf(inputs),
         hasLeft: false,
         resume: (exit) => Deferred.doneUnsafe(answer, exit)
       }
-      const key = keyOf(candidate, call.request)
-      const { group, isNew } = join(key, candidate, member, maxInputs)
+      const key = keyOf(candidate, call)
+      const limits = candidate.provider.embedLimits ?? defaultLimits
+      const { group, isNew } = join(key, candidate, member, Math.min(maxInputs, limits.inputs), limits.tokens)
       const begun = isNew ? Effect.forkIn(run(key, group, windowMs), scope) : Effect.void
       return Effect.andThen(
         begun,

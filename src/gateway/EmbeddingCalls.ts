@@ -14,13 +14,16 @@ import type { Calls, Wasted } from "./WholeOperation.ts"
 /** Takes one call to its provider. */
 export type SendEmbed = (candidate: Candidate, call: EmbedCall) => Effect.Effect<EmbeddingResponse, ProviderError>
 
+/** As `SendEmbed`; `again` says that the same was asked of the same model before, and failed. */
+type Send = (candidate: Candidate, call: EmbedCall, again: boolean) => ReturnType<SendEmbed>
+
 type Input = string | ReadonlyArray<number>
 
 /**
  * OpenAI takes 2,048 inputs and 300,000 tokens a call (https://platform.openai.com/docs/api-reference/embeddings/create). Fewer
  * keep each answer small enough to be read without holding up other requests; tokens are estimated, hence the margin.
  */
-const defaultLimits: EmbedLimits = { inputs: 256, tokens: 250_000 }
+export const defaultLimits: EmbedLimits = { inputs: 256, tokens: 250_000 }
 
 /** Calls of one request that run at the same time. */
 const concurrency = 4
@@ -83,10 +86,10 @@ const joined = ({ candidate, got, pieces }: Work): EmbeddingResponse => {
 /** The calls of one request. */
 export class EmbeddingCalls implements Calls<EmbeddingResponse> {
   readonly #request: EmbeddingRequest
-  readonly #send: SendEmbed
+  readonly #send: Send
   readonly #works = new Map<string, Work>()
 
-  constructor(request: EmbeddingRequest, send: SendEmbed) {
+  constructor(request: EmbeddingRequest, send: Send) {
     this.#request = request
     this.#send = send
   }
@@ -95,9 +98,10 @@ export class EmbeddingCalls implements Calls<EmbeddingResponse> {
     candidate: Candidate,
     { connectTimeout, force }: Turn & { readonly connectTimeout: number }
   ): Effect.Effect<EmbeddingResponse, ProviderError> {
+    const again = this.#works.has(candidate.model.id)
     const work = this.#workAt(candidate)
     const one = (request: EmbeddingRequest) =>
-      this.#send(candidate, { request, model: candidate.model, connectTimeout, force })
+      this.#send(candidate, { request, model: candidate.model, connectTimeout, force }, again)
     if (work.pieces.length === 1) return one(this.#request)
     let failure: Exit.Exit<never, ProviderError> | undefined
     const asked = Effect.forEach(work.pieces, (piece, at) => {

@@ -15,6 +15,8 @@ import type { WholeOperation } from "./WholeOperation.ts"
 
 /** Inputs of one request at most. OpenAI takes 2,048; the gateway sends more of them in several calls. */
 const maxInputs = 10_000
+/** Numbers of one answer at most: 10,000 of the longest vectors that are sold. All of them are in memory before they go out. */
+const maxNumbers = 40_000_000
 
 /** The most tokens that some inputs come to. */
 const most = (request: EmbeddingRequest): number =>
@@ -26,10 +28,17 @@ const most = (request: EmbeddingRequest): number =>
 const estimate = (request: EmbeddingRequest): number =>
   inputsOf(request.input).reduce<number>((sum, input) => sum + estimateEmbedding(input), 0)
 
-const validate = (request: EmbeddingRequest): Result.Result<void, ValidationError> =>
-  inputsOf(request.input).length > maxInputs
-    ? Result.fail(invalid("input", `holds more than ${maxInputs} inputs; send them in several requests`))
+const validate = ({ dimensions = 0, input }: EmbeddingRequest): Result.Result<void, ValidationError> => {
+  const { length } = inputsOf(input)
+  if (length > maxInputs) {
+    return Result.fail(invalid("input", `holds more than ${maxInputs} inputs; send them in several requests`))
+  }
+  return length * dimensions > maxNumbers
+    ? Result.fail(
+      invalid("dimensions", `makes an answer of more than ${maxNumbers} numbers; send the inputs in several requests`)
+    )
     : Result.void
+}
 
 /** Texts as the parts of one message. Tokens nobody but the model can read. */
 const shown = (request: EmbeddingRequest): ChatRequest | undefined => {
@@ -76,7 +85,7 @@ export const make = (
   userOf: ({ user }) => user,
   calls: (request, { route }) => {
     const together = route?.embedBatching ?? batching
-    return new EmbeddingCalls(request, (candidate, call) => send(candidate, call, together))
+    return new EmbeddingCalls(request, (candidate, call, again) => send(candidate, call, again ? undefined : together))
   },
   finished: (response, request) => withEncoding(response, request.encoding ?? "float"),
   accounted: (response, findings) => ({ ...response, ...findings }),

@@ -9,7 +9,7 @@
  * with accounting around all of it, on every exit. It knows no plugin, no store and no protocol; those are Layers that
  * register themselves. In process it is called as it is; the HTTP and RPC servers are callers like any other.
  */
-import { Array as Arr, Cause, Context, Effect, Exit, Layer, Option, Result, Scope, Stream } from "effect"
+import { Array as Arr, Cause, Context, Effect, Exit, Layer, Option, Result, type Scope, Stream } from "effect"
 import { Breakers } from "../sdk/Breakers.ts"
 import type { Balance } from "../sdk/Budgets.ts"
 import { CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
@@ -31,6 +31,7 @@ import * as EmbeddingOperation from "./EmbeddingOperation.ts"
 import { type Exchange, start } from "./Exchange.ts"
 import * as Explain from "./Explain.ts"
 import { type AttemptError, gatewayError } from "./Failure.ts"
+import { finishing, once } from "./Finishing.ts"
 import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, untilPassed } from "./Interception.ts"
 import * as Pipeline from "./Pipeline.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
@@ -297,44 +298,6 @@ const make = Effect.fnUntraced(function*(
     budgets: Effect.flatMap(start("", false), admission.balances)
   }
 })
-
-type Finish = (exit: Exit.Exit<void, GatewayError>) => Effect.Effect<void, GatewayError>
-
-/** Runs `finish` the first time that it is asked to, and not again. */
-const once = (finish: Finish): Finish => {
-  let isOver = false
-  return (exit) =>
-    Effect.suspend(() => {
-      if (isOver) return Effect.void
-      isOver = true
-      return Effect.uninterruptible(finish(exit))
-    })
-}
-
-/**
- * Runs `finish` with a stream's end or its failure before the reader is told of it, so that the reader may rely on what was
- * written down; or when the reader leaves.
- */
-const finishing = (
-  finish: Finish,
-  chunks: Stream.Stream<ChatChunk, GatewayError>
-): Stream.Stream<ChatChunk, GatewayError> =>
-  Stream.transformPull(chunks, (pull, scope) => {
-    const watched: ChunkPull<GatewayError> = Effect.catch(
-      pull,
-      (error) =>
-        Cause.isDone(error)
-          ? Effect.andThen(finish(Exit.void), Cause.done())
-          : Effect.andThen(finish(Exit.fail(error)), Effect.fail(error))
-    )
-    return Effect.as(
-      Scope.addFinalizerExit(
-        scope,
-        (exit) => Effect.ignore(finish(Exit.isSuccess(exit) ? Exit.void : Exit.interrupt()))
-      ),
-      watched
-    )
-  })
 
 /** The stream with its figures counted and, where a schema was asked for, its text checked before the end is told. */
 const followed = (

@@ -49,6 +49,11 @@ export interface Operation<Request extends Asked> {
   readonly outputTokens: (request: Request) => number | undefined
   /** The longest answer that a model may give, tokens. */
   readonly longestAnswer: (request: Request, model: ModelInfo) => number
+  /**
+   * What a call to a model will consume, by estimate, for a prompt and an answer of so many tokens. It ranks models by their
+   * cost, and a model whose prices say nothing of it (`isPriced`) is one without a known price. Absent: those tokens alone.
+   */
+  readonly expected?: (request: Request, prices: Prices, inputTokens: number, outputTokens: number) => Usage
   /** The dearest that a call can be at these prices, for a prompt and an answer of so many tokens. */
   readonly dearest: (request: Request, prices: Prices, inputTokens: number, outputTokens: number) => Consumption
   /** What a call has consumed that was given up while its provider worked on it, by estimate. */

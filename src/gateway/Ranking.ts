@@ -5,9 +5,10 @@
  * After the policy has had its say, models that have been failing lately are moved behind the others. They stay in the
  * list, since a sick model is better than none.
  */
-import { costNanoUsd } from "../sdk/Pricing.ts"
-import type { ModelInfo } from "../sdk/Model.ts"
+import type { ModelInfo, Prices } from "../sdk/Model.ts"
+import { costNanoUsd, isPriced } from "../sdk/Pricing.ts"
 import type { RoutePolicy } from "../sdk/Routes.ts"
+import type { Usage } from "../sdk/Usage.ts"
 import type { ModelHealth } from "./Health.ts"
 import type { Candidate } from "./Plan.ts"
 
@@ -26,6 +27,7 @@ export interface RankContext {
   readonly inputTokens: number
   /** Expected size of the answer, tokens; see `expectedOutput`. */
   readonly outputTokens: number
+  readonly expected?: Expected
   /** Requests with the same key get the same model of a weighted route. */
   readonly stickyKey?: string
   /** From 0 up to but not including 1; a new one for each request. */
@@ -39,9 +41,20 @@ const typicalOutput = 500
 export const expectedOutput = (maxOutputTokens: number | undefined): number =>
   Math.min(maxOutputTokens ?? typicalOutput, typicalOutput)
 
+/** What a request is expected to consume with a model of these prices, where that is not the tokens of its size alone. */
+type Expected = (prices: Prices) => Usage
+
 /** What a request of this size is estimated to cost with a model, nano-USD; nothing is taken for cached. */
-export const estimatedNanoUsd = (model: ModelInfo, inputTokens: number, outputTokens: number): number | undefined =>
-  model.prices === undefined ? undefined : costNanoUsd({ inputTokens, outputTokens }, model.prices)
+export const estimatedNanoUsd = (
+  { prices }: ModelInfo,
+  inputTokens: number,
+  outputTokens: number,
+  expected?: Expected
+): number | undefined => {
+  if (prices === undefined) return undefined
+  const usage = expected === undefined ? { inputTokens, outputTokens } : expected(prices)
+  return isPriced(usage, prices) ? costNanoUsd(usage, prices) : undefined
+}
 
 /** Fewer calls than these say nothing of a model's health. */
 const minSamples = 5
@@ -152,7 +165,8 @@ const byPolicy = (
       // A model whose price is not known could be the dearest.
       return sortedBy(
         inputs,
-        ({ candidate }) => estimatedNanoUsd(candidate.model, context.inputTokens, context.outputTokens) ?? Infinity
+        ({ candidate: { model } }) =>
+          estimatedNanoUsd(model, context.inputTokens, context.outputTokens, context.expected) ?? Infinity
       )
     case "fastest":
       return fastest(inputs, context)

@@ -298,13 +298,18 @@ export const make = Effect.fnUntraced(function*(
     const inputTokens = operation.inputTokens(request)
     const named = namesOf(routes, request, route, fallback)
     const sifted = yield* sift(exchange, exchange.caller, operation, request, named, inputTokens)
+    const outputTokens = expectedOutput(operation.outputTokens(request))
+    const { expected } = operation
     const policy = route === undefined ? undefined : options.routePolicy ?? route.policy
     const ranked = policy === undefined || sifted.ranked.length < 2
       ? sifted.ranked.map(({ candidate }) => candidate)
       : rank(policy, sifted.ranked, {
         health: health.of,
         inputTokens,
-        outputTokens: expectedOutput(operation.outputTokens(request)),
+        outputTokens,
+        ...(expected === undefined
+          ? {}
+          : { expected: (prices) => expected(request, prices, inputTokens, outputTokens) }),
         random: yield* Random.next,
         ...(options.stickyKey === undefined ? {} : { stickyKey: options.stickyKey })
       })

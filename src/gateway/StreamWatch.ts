@@ -8,21 +8,20 @@
  */
 import { Cause, type Clock, Effect, Exit, Fiber, type Scope, Stream } from "effect"
 import type { Timeouts } from "../sdk/Caller.ts"
-import { type ChatChunk, hasContent } from "../sdk/Chat.ts"
 import { ProviderError } from "../sdk/Provider.ts"
-import type { ChunkPull, Chunks } from "./ChunkPull.ts"
+import type { ChunkKind, ChunkPull, Chunks } from "./ChunkPull.ts"
 import type { AttemptError } from "./Failure.ts"
 import { isLive, startTimer } from "./TimeLimit.ts"
 import { timedOut } from "./Timers.ts"
 
-type Pulled = Exit.Exit<Chunks, AttemptError | Cause.Done>
+type Pulled<Chunk> = Exit.Exit<Chunks<Chunk>, AttemptError | Cause.Done>
 
 /** Where the reading fiber leaves what it read, until the pipeline takes it. */
-class Slot {
+class Slot<Chunk> {
   readonly #onEnd: (exit: Exit.Exit<never, AttemptError | Cause.Done>) => void
-  #chunks: Chunks | undefined
+  #chunks: Chunks<Chunk> | undefined
   #end: Exit.Exit<never, AttemptError | Cause.Done> | undefined
-  #reader: ((pulled: Pulled) => void) | undefined
+  #reader: ((pulled: Pulled<Chunk>) => void) | undefined
   #writer: (() => void) | undefined
 
   constructor(onEnd: (exit: Exit.Exit<never, AttemptError | Cause.Done>) => void) {
@@ -30,7 +29,7 @@ class Slot {
   }
 
   /** Leaves chunks in the slot; waits only where it is full. */
-  put(chunks: Chunks): Effect.Effect<void> {
+  put(chunks: Chunks<Chunk>): Effect.Effect<void> {
     const reader = this.#reader
     if (reader !== undefined) {
       this.#reader = undefined
@@ -67,7 +66,7 @@ class Slot {
     reader?.(exit)
   }
 
-  #poll(): Pulled | undefined {
+  #poll(): Pulled<Chunk> | undefined {
     const chunks = this.#chunks
     if (chunks === undefined) return this.#end
     this.#chunks = undefined
@@ -77,8 +76,8 @@ class Slot {
     return Exit.succeed(chunks)
   }
 
-  readonly take: ChunkPull<AttemptError> = Effect.suspend(() =>
-    this.#poll() ?? Effect.callback<Chunks, AttemptError | Cause.Done>((resume) => {
+  readonly take: ChunkPull<AttemptError, Chunk> = Effect.suspend(() =>
+    this.#poll() ?? Effect.callback<Chunks<Chunk>, AttemptError | Cause.Done>((resume) => {
       this.#reader = resume
       return Effect.sync(() => {
         this.#reader = undefined
@@ -87,10 +86,11 @@ class Slot {
   )
 }
 
-const progresses = (chunk: ChatChunk): boolean => hasContent(chunk) || chunk.finishReason !== undefined
-
 const cutShort = (provider: string) =>
   new ProviderError({ provider, kind: "protocol", message: "the provider's stream ended before the answer did" })
+
+/** What the timers know of a slot. */
+type Ending = Pick<Slot<unknown>, "end">
 
 /** The timers' state: what the reading fiber writes and the watching one reads. Times in ms of the monotonic clock. */
 class Deadlines {
@@ -148,13 +148,13 @@ class Deadlines {
 }
 
 /** A stream that is being read. */
-export interface WatchedStream {
+export interface WatchedStream<Chunk> {
   /** Gives what has been read, as soon as anything has. */
-  readonly pull: ChunkPull<AttemptError>
+  readonly pull: ChunkPull<AttemptError, Chunk>
 }
 
 /** A stream whose reading can be ended before its scope does. */
-export interface Reading extends WatchedStream {
+export interface Reading<Chunk> extends WatchedStream<Chunk> {
   /** Stops reading; the provider's connection is closed by the time that it returns. */
   readonly stop: Effect.Effect<void>
 }
@@ -182,28 +182,30 @@ const tell = (
 
 /**
  * Starts to read a stream and gives the pull of what it reads. The scope is the reading's life. Beside the stream's own
- * errors it fails with a timer's, and where the stream ends without a finish reason: an answer cut short is no answer.
+ * errors it fails with a timer's, and where the stream ends before it is complete: an answer cut short is no answer.
  * `elapsed` is the request's age, ms.
  */
-export const watch = (
+export const watch = <Chunk>(
   provider: string,
-  chunks: Stream.Stream<ChatChunk, ProviderError>,
+  kind: ChunkKind<Chunk>,
+  chunks: Stream.Stream<Chunk, ProviderError>,
   timeouts: Timeouts,
   elapsed: number,
   scope: Scope.Scope,
   observer: StreamObserver
-): Effect.Effect<Reading> =>
+): Effect.Effect<Reading<Chunk>> =>
   Effect.clockWith((clock) => {
     let outputTokens: number | undefined
-    const slot = new Slot((exit) => tell(observer, exit, outputTokens))
+    const slot = new Slot<Chunk>((exit) => tell(observer, exit, outputTokens))
     const deadlines = new Deadlines(clock, timeouts, elapsed)
-    let finished = false
+    let finished = kind.ends === undefined
     let begun = false
     const read = Stream.runForEachArray(chunks, (together) => {
       for (const chunk of together) {
-        finished ||= chunk.finishReason !== undefined
-        if (chunk.usage !== undefined) outputTokens = chunk.usage.outputTokens
-        if (!progresses(chunk)) continue
+        const ends = kind.ends?.(chunk) === true
+        finished ||= ends
+        outputTokens = kind.usage(chunk)?.outputTokens ?? outputTokens
+        if (!ends && !kind.hasContent(chunk)) continue
         deadlines.progressed()
         if (!begun) observer.firstContent()
         begun = true
@@ -222,7 +224,7 @@ export const watch = (
         ended(over)
         return Effect.succeed({ pull: slot.take, stop: Effect.void })
       }
-      const watched: Reading = { pull: slot.take, stop: Fiber.interrupt(reading) }
+      const watched: Reading<Chunk> = { pull: slot.take, stop: Fiber.interrupt(reading) }
       if (isLive(clock)) {
         const alarm = new Alarm(provider, slot, deadlines, reading)
         reading.addObserver((exit) => {
@@ -245,12 +247,12 @@ export const watch = (
 /** As `expire`, by Node's own timers: a fiber that sleeps cost a third of all that a stream's attempt does. */
 class Alarm {
   readonly #provider: string
-  readonly #slot: Slot
+  readonly #slot: Ending
   readonly #deadlines: Deadlines
   readonly #reading: Fiber.Fiber<void, ProviderError>
   #timer: NodeJS.Timeout | undefined
 
-  constructor(provider: string, slot: Slot, deadlines: Deadlines, reading: Fiber.Fiber<void, ProviderError>) {
+  constructor(provider: string, slot: Ending, deadlines: Deadlines, reading: Fiber.Fiber<void, ProviderError>) {
     this.#provider = provider
     this.#slot = slot
     this.#deadlines = deadlines
@@ -276,7 +278,7 @@ class Alarm {
 /** Sleeps until a timer runs out, and then ends the slot with its error and the reading with an interruption. */
 const expire = Effect.fnUntraced(function*(
   provider: string,
-  slot: Slot,
+  slot: Ending,
   deadlines: Deadlines,
   reading: Fiber.Fiber<void, ProviderError>
 ): Effect.fn.Return<void> {

@@ -9,6 +9,7 @@
 import { Effect, Option } from "effect"
 import { type Caller, CurrentCaller } from "../sdk/Caller.ts"
 import { fail, Forbidden, type GatewayError, NotFound } from "../sdk/GatewayError.ts"
+import type { Operation } from "../sdk/Operation.ts"
 import { Tenants } from "../sdk/Tenant.ts"
 import { type UsageGroup, UsageLog, type UsageQuery, type UsageRow } from "../sdk/UsageLog.ts"
 
@@ -24,6 +25,7 @@ export interface UsageSelection {
   readonly key?: string
   readonly tag?: string
   readonly model?: string
+  readonly operation?: Operation
 }
 
 /** The rows, and whether there are more than the limit let through. */
@@ -77,7 +79,8 @@ const select = (asked: UsageSelection, caller: Caller, tree: TenantTree | undefi
     ...(user === undefined ? {} : { user }),
     ...(asked.key === undefined ? {} : { keyId: asked.key }),
     ...(asked.tag === undefined ? {} : { tag: asked.tag }),
-    ...(asked.model === undefined ? {} : { model: asked.model })
+    ...(asked.model === undefined ? {} : { model: asked.model }),
+    ...(asked.operation === undefined ? {} : { operation: asked.operation })
   }
   return Effect.succeed(query)
 }

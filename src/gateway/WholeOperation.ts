@@ -5,11 +5,10 @@
  * validate -> interceptors (pre) -> resolve -> admission -> attempts -> account -> finish -> interceptors (post)
  * ```
  */
-import { Effect, Exit, Result } from "effect"
-import { CurrentRequest } from "../sdk/Caller.ts"
-import type { ChatRequest, ChatResponse } from "../sdk/Chat.ts"
-import { text, textOf } from "../sdk/Content.ts"
-import { fail, type GatewayError, RequestBlocked, ResponseBlocked, type ValidationError } from "../sdk/GatewayError.ts"
+import { Effect, Exit } from "effect"
+import type { ChatResponse } from "../sdk/Chat.ts"
+import { text } from "../sdk/Content.ts"
+import type { GatewayError } from "../sdk/GatewayError.ts"
 import type { Interceptor, InterceptorContext } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import type { ProviderError } from "../sdk/Provider.ts"
@@ -19,10 +18,12 @@ import { attemptAnswer } from "./Attempt.ts"
 import { runAttempts, type Turn } from "./Attempts.ts"
 import { type Exchange, start } from "./Exchange.ts"
 import type { AttemptError } from "./Failure.ts"
-import { interceptorsOf, interceptRequest, interceptResponse } from "./Interception.ts"
-import type { Asked, Operation } from "./Operation.ts"
+import { interceptResponse } from "./Interception.ts"
+import type { Asked } from "./Operation.ts"
 import { after, type Pipeline, settled, waited } from "./Pipeline.ts"
 import type { Candidate, Plan } from "./Plan.ts"
+import * as Preparation from "./Preparation.ts"
+import { miscounted, type PreparedOperation, shownOrNothing, textsOf } from "./Preparation.ts"
 
 /** What the gateway adds to an answer. */
 export interface Findings {
@@ -53,14 +54,7 @@ export interface Consumed {
 }
 
 /** An operation that answers as a whole. */
-export interface WholeOperation<Request extends Asked, Response extends Consumed> extends Operation<Request> {
-  readonly validate: (request: Request) => Result.Result<void, ValidationError>
-  /** The user that the request's body names. */
-  readonly userOf: (request: Request) => string | undefined
-  /** The request's texts as one message with a part for each; undefined where it has some that nobody can read. */
-  readonly shown: (request: Request) => ChatRequest | undefined
-  /** The request with other texts, as many as were shown. */
-  readonly changed: (request: Request, texts: ReadonlyArray<string>) => Request
+export interface WholeOperation<Request extends Asked, Response extends Consumed> extends PreparedOperation<Request> {
   readonly calls: (request: Request, plan: Plan) => Calls<Response>
   /** The answer as it goes out, such as in another encoding. */
   readonly finished?: (response: Response, request: Request) => Effect.Effect<Response, GatewayError>
@@ -79,43 +73,6 @@ export type Complete<Request, Response> = (
   exchange?: Exchange
 ) => Effect.Effect<Response, GatewayError>
 
-const unreadable = ({ name }: Interceptor): GatewayError =>
-  fail(
-    new RequestBlocked({
-      message: `the request was blocked by ${name}: it cannot read tokens; send text instead`,
-      interceptor: name
-    })
-  )
-
-const partsOf = ({ messages }: ChatRequest): ReadonlyArray<string> =>
-  messages.flatMap(({ content }) => content.flatMap((part) => part.type === "text" ? [part.text] : []))
-
-/** The request as the interceptors leave it. */
-const intercepted = Effect.fnUntraced(function*<Request extends Asked, Response extends Consumed>(
-  operation: WholeOperation<Request, Response>,
-  active: ReadonlyArray<Interceptor>,
-  asked: Request,
-  context: InterceptorContext
-): Effect.fn.Return<Request, GatewayError> {
-  const first = active.find(({ pre }) => pre !== undefined)
-  if (first === undefined) return asked
-  const shown = operation.shown(asked)
-  if (shown === undefined) return yield* unreadable(first)
-  const passed = yield* interceptRequest(active, shown, context)
-  if (passed === shown) return asked
-  const before = partsOf(shown)
-  const texts = partsOf(passed)
-  if (texts.length !== before.length) {
-    return yield* fail(
-      new RequestBlocked({
-        message: `the request was blocked by ${first.name}: its texts came back in another number`,
-        interceptor: first.name
-      })
-    )
-  }
-  return texts.every((changed, at) => changed === before[at]) ? asked : operation.changed(asked, texts)
-})
-
 /** The answer as the interceptors leave it, where it has texts. */
 const passed = Effect.fnUntraced(function*<Request extends Asked, Response extends Consumed>(
   operation: WholeOperation<Request, Response>,
@@ -133,18 +90,10 @@ const passed = Effect.fnUntraced(function*<Request extends Asked, Response exten
     content: before.map(text),
     finishReason: "stop"
   }
-  const asked = operation.shown(request) ?? { model: request.model, messages: [{ role: "user", content: [] }] }
-  const judged = yield* interceptResponse(active, shown, asked, context)
+  const judged = yield* interceptResponse(active, shown, shownOrNothing(operation, request), context)
   if (judged === shown) return response
-  const texts = judged.content.flatMap((part) => part.type === "text" ? [textOf([part])] : [])
-  if (texts.length !== before.length) {
-    return yield* fail(
-      new ResponseBlocked({
-        message: `the answer was blocked by ${first.name}: its texts came back in another number`,
-        interceptor: first.name
-      })
-    )
-  }
+  const texts = textsOf(judged.content)
+  if (texts.length !== before.length) return yield* miscounted(first)
   return operation.answered.changed(response, texts)
 })
 
@@ -153,29 +102,14 @@ export const make = <Request extends Asked, Response extends Consumed>(
   pipeline: Pipeline,
   operation: WholeOperation<Request, Response>
 ): Complete<Request, Response> => {
-  const { admission, began, contextOf, counted, finish, health, interceptors, ledger, resolve, watched } = pipeline
-
-  const prepared = Effect.fnUntraced(function*(exchange: Exchange, asked: Request) {
-    yield* Effect.fromResult(Result.mapError(operation.validate(asked), fail))
-    const active = interceptorsOf(interceptors.ordered(), exchange.caller)
-    const context = yield* contextOf(exchange, active)
-    const owners = admission.owners(exchange)
-    // Interceptors may cost more than the request itself, so they get no request beyond the limits.
-    if (active.some(({ pre }) => pre !== undefined)) yield* admission.countRequest(exchange, owners)
-    const request = yield* intercepted(operation, active, asked, context)
-    const planned = yield* resolve(exchange, operation, request, yield* CurrentRequest)
-    exchange.preferred = planned.candidates[0].model
-    yield* ledger.open
-    const plan = yield* admission.admit(exchange, operation, owners, planned, request)
-    exchange.skipped = plan.skipped
-    return { request, active, context, owners, plan }
-  })
+  const { admission, began, finish, health, watched } = pipeline
+  const prepare = Preparation.make(pipeline, operation)
 
   const answer = Effect.fnUntraced(function*(
     asked: Request,
     exchange: Exchange
   ): Effect.fn.Return<Response, GatewayError | AttemptError> {
-    const { active, context, owners, plan, request } = yield* counted(exchange, prepared(exchange, asked))
+    const { active, context, owners, plan, request } = yield* prepare(exchange, asked)
     const calls = operation.calls(request, plan)
     const { connect: connectTimeout } = plan.timeouts
     const answered = yield* waited(

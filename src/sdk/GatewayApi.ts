@@ -13,6 +13,7 @@ import { Issue } from "./GatewayError.ts"
 import { IssuedKeyJson, KeyJson, KeyListJson, NewKeyJson, RotationJson } from "./KeyJson.ts"
 import { Job, JobList, JobOperation, JobStatus, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
+import { Operation as OperationName } from "./Operation.ts"
 import { RoutePolicy } from "./Routes.ts"
 import { UsageGroup } from "./UsageLog.ts"
 
@@ -257,10 +258,19 @@ export const UsageReportRow = Schema.Struct({
   outputImageTokens: Count,
   /** A part of the output tokens. */
   reasoningTokens: Count,
+  /** Images that were made. */
+  images: Count,
+  /** Characters that were spoken. */
+  characters: Count,
+  /** How long sound and video are, ms. */
+  inputAudioMs: Count,
+  outputAudioMs: Count,
+  inputVideoMs: Count,
+  outputVideoMs: Count,
   costUsd: Schema.Finite,
   /** The same to the last digit. */
   costNanoUsd: Count,
-  /** Records that consumed tokens whose price is not known, so that the cost lacks them. */
+  /** Records that consumed something whose price is not known, so that the cost lacks them. */
   unpriced: Count,
   /** Records whose figures are the gateway's own estimate. */
   estimated: Count
@@ -274,6 +284,10 @@ export const UsageReportRow = Schema.Struct({
   outputAudioTokens: "output_audio_tokens",
   outputImageTokens: "output_image_tokens",
   reasoningTokens: "reasoning_tokens",
+  inputAudioMs: "input_audio_ms",
+  outputAudioMs: "output_audio_ms",
+  inputVideoMs: "input_video_ms",
+  outputVideoMs: "output_video_ms",
   costUsd: "cost_usd",
   costNanoUsd: "cost_nano_usd"
 }))
@@ -321,6 +335,7 @@ const usageParameters = [
   parameter("key", "Records of the key with this id"),
   parameter("tag", "Records that have this tag"),
   parameter("model", "Records of this model, by its canonical id"),
+  parameter("operation", "Records of this operation", { type: "string", enum: OperationName.literals }),
   parameter("limit", "Rows at most", { type: "integer", minimum: 1, maximum: 10_000, default: 1000 })
 ]
 

@@ -37,9 +37,21 @@ export interface TieredPrice extends Schema.Schema.Type<typeof TieredPrice> {}
 export const Price = Schema.Union([Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0)), TieredPrice])
 export type Price = typeof Price.Type
 
+const Amount = Schema.Finite.check(Schema.isGreaterThanOrEqualTo(0))
+
 /**
- * Prices of a model, USD per million tokens of each kind. A kind without a price of its own is charged at the price of
- * plain input or output, never at zero.
+ * USD a piece, or a second. Sizes and qualities may have prices of their own, under `size/quality`, the size or the quality
+ * alone: `1024x1024/high`, `1792x1024`, `hd`. The first of these that is there holds, else `base`.
+ */
+export const VariantPrice = Schema.Union([
+  Amount,
+  Schema.Struct({ base: Amount, variants: Schema.Record(Schema.String, Amount) })
+])
+export type VariantPrice = typeof VariantPrice.Type
+
+/**
+ * Prices of a model. Tokens: USD per million of each kind; a kind without a price of its own is charged at the price of
+ * plain input or output, never at zero. What is not sold by the token is charged where it has a price.
  */
 export const Prices = Schema.Struct({
   inputMtok: Price,
@@ -51,6 +63,15 @@ export const Prices = Schema.Struct({
   inputImageMtok: Schema.optionalKey(Price),
   outputAudioMtok: Schema.optionalKey(Price),
   outputImageMtok: Schema.optionalKey(Price),
+  /** USD an image that is made. */
+  image: Schema.optionalKey(VariantPrice),
+  /** USD per million characters that are spoken. */
+  characterMchar: Schema.optionalKey(Amount),
+  /** USD a second of sound or video, heard or seen, and made. */
+  inputAudioSecond: Schema.optionalKey(Amount),
+  outputAudioSecond: Schema.optionalKey(Amount),
+  inputVideoSecond: Schema.optionalKey(Amount),
+  outputVideoSecond: Schema.optionalKey(VariantPrice),
   /** USD per thousand requests, on top. */
   requestsKcount: Schema.optionalKey(Schema.Finite)
 }).pipe(Schema.encodeKeys({
@@ -63,6 +84,11 @@ export const Prices = Schema.Struct({
   inputImageMtok: "input_image_mtok",
   outputAudioMtok: "output_audio_mtok",
   outputImageMtok: "output_image_mtok",
+  characterMchar: "character_mchar",
+  inputAudioSecond: "input_audio_second",
+  outputAudioSecond: "output_audio_second",
+  inputVideoSecond: "input_video_second",
+  outputVideoSecond: "output_video_second",
   requestsKcount: "requests_kcount"
 }))
 export interface Prices extends Schema.Schema.Type<typeof Prices> {}

@@ -1,6 +1,7 @@
 /** What usage records add up to, for those who may see them. A sink that keeps its records offers it. */
 import { Context, type Effect, Schema } from "effect"
 import type { GatewayError } from "./GatewayError.ts"
+import type { Operation } from "./Operation.ts"
 
 /** What records can be grouped by; a record with several tags counts under each of them. */
 export const UsageGroup = Schema.Literals([
@@ -32,13 +33,14 @@ export interface UsageQuery {
   readonly tag?: string
   /** Canonical id of the model that served, or was last tried. */
   readonly model?: string
+  readonly operation?: Operation
   readonly groupBy: ReadonlyArray<UsageGroup>
   /** Rows at most. */
   readonly limit: number
 }
 
 /**
- * The sum of a group. Tokens are in the disjoint buckets of `Usage`. A sum beyond `Number.MAX_SAFE_INTEGER` stays there.
+ * The sum of a group, in the disjoint buckets of `Usage`. A sum beyond `Number.MAX_SAFE_INTEGER` stays there.
  */
 export interface UsageRow {
   /**
@@ -59,8 +61,14 @@ export interface UsageRow {
   readonly outputImageTokens: number
   /** A part of `outputTokens`. */
   readonly reasoningTokens: number
+  readonly images: number
+  readonly characters: number
+  readonly inputAudioMs: number
+  readonly outputAudioMs: number
+  readonly inputVideoMs: number
+  readonly outputVideoMs: number
   readonly costNanoUsd: number
-  /** Records that consumed tokens whose price is not known, so that the cost lacks them. */
+  /** Records that consumed something whose price is not known, so that the cost lacks them. */
   readonly unpriced: number
   /** Records whose figures are estimates. */
   readonly estimated: number

@@ -15,7 +15,7 @@ import { attemptChat, attemptStream, type AttemptWatch } from "../../src/gateway
 import { AttemptCounts } from "../../src/gateway/AttemptCounts.ts"
 import { runAttempts, type Turn } from "../../src/gateway/Attempts.ts"
 import type { ChunkPull } from "../../src/gateway/ChunkPull.ts"
-import { chatOperation } from "../../src/gateway/ChatOperation.ts"
+import { chatChunks, chatOperation } from "../../src/gateway/ChatOperation.ts"
 import { type Exchange, start } from "../../src/gateway/Exchange.ts"
 import { defaultAttempts, defaultRetry, defaultTimeouts, Gateway } from "../../src/gateway/Gateway.ts"
 import { Health } from "../../src/gateway/Health.ts"
@@ -128,7 +128,7 @@ const ways = Effect.gen(function*() {
       const stream = first.provider.streamChat?.(callOf(asked, first, only)) ?? Stream.die("no chat")
       return Effect.scoped(Effect.flatMap(Effect.scope, (scope) =>
         Effect.flatMap(
-          watch(first.provider.slug, stream, plan.timeouts, exchange.elapsed(), scope, unobserved),
+          watch(first.provider.slug, chatChunks, stream, plan.timeouts, exchange.elapsed(), scope, unobserved),
           ({ pull }) => drain(pull)
         )))
     })

@@ -283,6 +283,16 @@ const table: ReadonlyArray<readonly [string, ...ReadonlyArray<string>]> = [
     "4: models[0].prices.input_mtok: expected a number from 0 to 1e12"
   ],
   [
+    "models:\n  - id: sandbox::a\n    prices: {}",
+    "3: models[0].prices.input_mtok: is required",
+    "3: models[0].prices.output_mtok: is required"
+  ],
+  [
+    "models:\n  - id: sandbox::a\n    prices: { image: { base: 1, variants: { hd: -2 } }, character_mchar: x }",
+    "3: models[0].prices.image.variants.hd: expected a number from 0 to 1e12",
+    "3: models[0].prices.character_mchar: expected a number from 0 to 1e12"
+  ],
+  [
     "routes:\n  a::b: { models: [x] }",
     "2: routes.a::b: a route's name must not hold ::, which stands for a provider's model"
   ],

@@ -72,8 +72,8 @@ describe("docs/gateway.schema.json", () => {
 describe("the table of keys", () => {
   it("has every key of the schema and no other", () => {
     const inSchema = [...keysOf(jsonSchema(), "", new Set())].sort()
-    // A tiered price has keys of its own, which the table explains under `prices`.
-    const known = inSchema.filter((key) => !/_mtok\.(?:base|tiers)/.test(key))
+    // A price by tiers or variants has keys of its own, which the table explains under `prices`.
+    const known = inSchema.filter((key) => !/(?:_mtok|image|_second)\.(?:base|tiers|variants)/.test(key))
     assert.deepStrictEqual(keyReference.map(({ path }) => path).sort(), known)
   })
 })

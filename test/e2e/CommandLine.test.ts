@@ -192,6 +192,25 @@ describe.concurrent("models and chat", () => {
     assert.match(out, /^sandbox::echo\s+1\/2\s+128000\s+text_input/m)
   })
 
+  it("models tells what a model is sold by that is not sold by the token", async () => {
+    const path = await file(
+      "sold.yaml",
+      "providers:\n  s: { type: sandbox }\nmodels:\n  - { id: s::painter, prices: { image: { base: 0.04, variants: {} } } }\n" +
+        "  - { id: s::speaker, prices: { character_mchar: 15 } }\n  - { id: s::hearer, prices: { input_audio_second: 0.0001 } }\n" +
+        "  - { id: s::free, prices: { input_mtok: 0, output_mtok: 0 } }\n"
+    )
+    const { code, out } = await run(["models", "-c", path])
+    assert.strictEqual(code, 0)
+    for (
+      const [model, price] of [["painter", "0.04/image"], ["speaker", "15/Mchar"], ["hearer", "0.0001/s"], [
+        "free",
+        "0/0"
+      ]]
+    ) {
+      assert.match(out, new RegExp(`^s::${model}\\s+${price}\\s`, "m"))
+    }
+  })
+
   it("chat prints the answer and nothing else", async () => {
     const { code, err, out } = await run(["chat", "Hello there", "--model", "sandbox::echo"])
     assert.deepStrictEqual({ code, err, out }, { code: 0, err: "", out: "Hello there\n" })

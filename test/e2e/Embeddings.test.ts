@@ -332,6 +332,16 @@ describe("bad input", () => {
     }
   )
 
+  it("an answer that would not fit into memory is refused before anything is asked", async () => {
+    const input = Array.from({ length: 5_000 }, () => "a")
+    const { body, status } = await post("/v1/embeddings", { model: models.openai, input, dimensions: 10_000 })
+    assert.deepStrictEqual([status, codeOf(body)], [400, "validation_error"])
+    assert.strictEqual(upstream.requests.length, 0)
+    const long = await post("/v1/embeddings", { model: "sandbox::embed", input: "a", dimensions: 5_000 })
+    assert.strictEqual(long.status, 400)
+    assert.include(JSON.stringify(long.body), "at most 4096 dimensions")
+  })
+
   it("more inputs than one request may have are refused", async () => {
     const input = Array.from({ length: 10_001 }, () => "a")
     const { body, status } = await post("/v1/embeddings", { model: models.openai, input })

@@ -240,6 +240,7 @@ describe("questions", () => {
       ["from=2026-05-02&to=2026-05-01", "from"],
       ["from=2026-05-01&from=2026-05-02", "from"],
       ["group_by=tenant,colour", "group_by"],
+      ["operation=paint", "operation"],
       ["limit=0", "limit"],
       ["limit=10001", "limit"],
       ["limit=ten", "limit"],

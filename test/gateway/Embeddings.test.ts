@@ -1,17 +1,21 @@
 /** Embeddings of a gateway in process: how requests are cut and put together, who pays for what, what interceptors see. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Schema } from "effect"
+import { Effect, Exit, Fiber, Layer, Schema, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { shares } from "../../src/gateway/EmbeddingBatches.ts"
 import { estimateEmbedding, pieces } from "../../src/gateway/EmbeddingCalls.ts"
 import { Gateway } from "../../src/gateway/Gateway.ts"
 import { toBase64, toNumbers } from "../../src/gateway/VectorEncoding.ts"
+import * as BudgetsMemory from "../../src/modules/budgets/BudgetsMemory.ts"
+import * as RateLimitsMemory from "../../src/modules/rateLimits/RateLimitsMemory.ts"
 import * as Pii from "../../src/plugins/interceptors/pii/Pii.ts"
+import { CurrentCaller } from "../../src/sdk/Caller.ts"
 import { type EmbeddingRequest, type EmbeddingResponse, inputsOf } from "../../src/sdk/Embedding.ts"
 import { block, type Interceptor } from "../../src/sdk/Interceptor.ts"
 import { type EmbedCall, ProviderError } from "../../src/sdk/Provider.ts"
+import { type TenantPolicy, Tenants } from "../../src/sdk/Tenant.ts"
 import type { UsageRecord, UsageSink } from "../../src/sdk/UsageSink.ts"
-import { compose, type Composition, plain } from "./PlainProvider.ts"
+import { compose, composeOver, type Composition, plain } from "./PlainProvider.ts"
 
 const vectorOf = (input: string | ReadonlyArray<number>): ReadonlyArray<number> => [input.length, 1]
 
@@ -113,6 +117,63 @@ describe("a large request", () => {
         [["request", "plain::other", 28], ["attempt", "plain::m", 21]]
       )
     }).pipe(Effect.provide(layerOf({ providers: [provider], attempts: 2 })))
+  })
+})
+
+describe("a request for vectors", () => {
+  it.effect("has no answer from a provider that makes none", () =>
+    Effect.gen(function*() {
+      const refused = yield* Effect.flip(embed({ input: "a" }))
+      assert.strictEqual(refused.code, "capability_not_supported")
+    }).pipe(Effect.provide(layerOf({ providers: [plain({})] }))))
+
+  it.effect("is paid by its caller's budget and counted by its limits, also where it shared a call", () => {
+    const { calls, provider } = recorder((call) => Effect.succeed(answerTo(call)))
+    const policy = (name: string, limitNanoUsd: number): TenantPolicy => ({
+      name,
+      rateLimits: [{ per: "tenant", kind: "tokens", limit: 100, windowMs: 60_000 }],
+      budgets: [{ per: "tenant", window: "total", limitNanoUsd }],
+      interceptors: []
+    })
+    // A token costs 1,000,000 nano-USD, and each input came to 7 of them.
+    const stores = Layer.mergeAll(
+      BudgetsMemory.layer(),
+      RateLimitsMemory.layer(),
+      Tenants.layer([policy("rich", 1e9), policy("poor", 7_000_000)])
+    )
+    records.length = 0
+    const layer = composeOver(stores, {
+      models: [{ id: "plain::m", prices: { inputMtok: 1_000, outputMtok: 0 } }],
+      sinks: [sink],
+      providers: [provider],
+      embedBatching: { windowMs: 10, maxInputs: 50 }
+    })
+    const as = (tenant: string) => Effect.provideService(CurrentCaller, { tenant, tags: [] })
+    const spent = (tenant: string) =>
+      Effect.flatMap(Gateway, ({ budgets }) => budgets).pipe(
+        as(tenant),
+        Effect.map((balances) => balances.map(({ reservedNanoUsd, spentNanoUsd }) => [spentNanoUsd, reservedNanoUsd]))
+      )
+    return Effect.gen(function*() {
+      const running = yield* Effect.forkChild(Effect.forEach(
+        ["rich", "poor", "poor"],
+        (tenant) => as(tenant)(Effect.exit(embed({ input: "abcd" }))),
+        { concurrency: "unbounded" }
+      ))
+      yield* TestClock.adjust(100)
+      const exits = yield* Fiber.join(running)
+      // Four bytes are four tokens at most, and the poor one has not the money for two such.
+      assert.deepStrictEqual(exits.map(Exit.isSuccess), [true, true, false])
+      assert.lengthOf(calls, 1)
+      assert.deepStrictEqual(yield* spent("rich"), [[7_000_000, 0]])
+      assert.deepStrictEqual(yield* spent("poor"), [[7_000_000, 0]])
+      assert.deepStrictEqual(
+        records.map(({ errorCode, tenant, usage }) => [tenant, usage.inputTokens, errorCode]),
+        [["poor", 0, "budget_exceeded"], ["rich", 7, undefined], ["poor", 7, undefined]]
+      )
+      const long = yield* Effect.flip(as("rich")(embed({ input: Array.from({ length: 101 }, () => "abcd") })))
+      assert.strictEqual(long.code, "rate_limited")
+    }).pipe(Effect.provide(layer))
   })
 })
 
@@ -240,20 +301,98 @@ describe("micro-batching", () => {
     }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
   })
 
-  it.effect("a wrong input fails only whoever sent it", () => {
+  it.effect("one that comes after all others have left is answered", () => {
+    const { calls, provider } = recorder((call) => Effect.delay(Effect.succeed(answerTo(call)), 100))
+    return Effect.gen(function*() {
+      const first = yield* Effect.forkChild(embed({ input: "a" }))
+      yield* TestClock.adjust(1)
+      yield* Fiber.interrupt(first)
+      const late = yield* Effect.forkChild(embed({ input: "b" }))
+      yield* TestClock.adjust(200)
+      assert.deepStrictEqual((yield* Fiber.join(late)).embeddings, [vectorOf("b")])
+      assert.deepStrictEqual(calls.map(({ request }) => request.input), ["b"])
+    }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
+  })
+
+  it.effect("one that waits when the gateway ends does not wait on", () => {
+    const { calls, provider } = recorder(() => Effect.never)
+    return Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const gateway = yield* Layer.buildWithScope(layerOf({ providers: [provider], embedBatching: batching }), scope)
+      const waiting = yield* Effect.forkChild(Effect.provideContext(embed({ input: "a" }), gateway))
+      yield* TestClock.adjust(50)
+      assert.lengthOf(calls, 1)
+      yield* Scope.close(scope, Exit.void)
+      assert.isTrue(Exit.isFailure(yield* Fiber.await(waiting)))
+    })
+  })
+
+  it.effect("a call never holds more tokens than its provider takes", () => {
+    const { calls, provider } = recorder((call) => Effect.succeed(answerTo(call)))
+    const limited = { ...provider, embedLimits: { inputs: 100, tokens: 10 } }
+    return Effect.gen(function*() {
+      const inputs = Array.from({ length: 5 }, (_, at) => [1, 2, 3, at])
+      const running = yield* Effect.forkChild(
+        Effect.forEach(inputs, (input) => embed({ input }), { concurrency: "unbounded" })
+      )
+      yield* TestClock.adjust(100)
+      yield* Fiber.join(running)
+      assert.deepStrictEqual(calls.map(({ request }) => inputsOf(request.input).length), [2, 2, 1])
+    }).pipe(Effect.provide(layerOf({ providers: [limited], embedBatching: batching })))
+  })
+
+  it.effect("shares of an estimate are estimates", () => {
     const { provider } = recorder((call) =>
-      inputsOf(call.request.input).includes("bad")
-        ? Effect.fail(new ProviderError({ provider: "plain", kind: "caller", status: 400, message: "bad" }))
-        : Effect.succeed(answerTo(call))
+      Effect.succeed({ ...answerTo(call), usage: { inputTokens: 9, outputTokens: 0, estimated: true } })
     )
     return Effect.gen(function*() {
       const running = yield* Effect.forkChild(
-        Effect.forEach(["a", "bad", "c"], (input) => Effect.exit(embed({ input })), { concurrency: "unbounded" })
+        Effect.forEach(["a", "b", "c"], (input) => embed({ input }), { concurrency: "unbounded" })
       )
       yield* TestClock.adjust(100)
-      assert.deepStrictEqual((yield* Fiber.join(running)).map(Exit.isSuccess), [true, false, true])
+      yield* Fiber.join(running)
+      assert.deepStrictEqual(records.map(({ usage }) => [usage.inputTokens, usage.estimated]), [
+        [3, true],
+        [3, true],
+        [3, true]
+      ])
     }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
   })
+
+  it.effect("a defect of the provider is told to everyone who waits for it", () => {
+    const { provider } = recorder(() => Effect.die(new Error("boom")))
+    return Effect.gen(function*() {
+      const running = yield* Effect.forkChild(
+        Effect.forEach(["a", "b"], (input) => Effect.flip(embed({ input })), { concurrency: "unbounded" })
+      )
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual((yield* Fiber.join(running)).map(({ code }) => code), ["internal_error", "internal_error"])
+    }).pipe(Effect.provide(layerOf({ providers: [provider], embedBatching: batching })))
+  })
+
+  it.effect.each(["caller", "contextLength", "contentPolicy", "transient"] as const)(
+    "an input that the provider answers with a failure (%s) fails only whoever sent it",
+    (kind) => {
+      const { provider } = recorder((call) =>
+        inputsOf(call.request.input).includes("bad")
+          ? Effect.fail(new ProviderError({ provider: "plain", kind, message: "bad" }))
+          : Effect.succeed(answerTo(call))
+      )
+      const layer = layerOf({
+        providers: [provider],
+        embedBatching: batching,
+        attempts: 2,
+        retry: { baseMs: 1, maxMs: 1 }
+      })
+      return Effect.gen(function*() {
+        const running = yield* Effect.forkChild(
+          Effect.forEach(["a", "bad", "c"], (input) => Effect.exit(embed({ input })), { concurrency: "unbounded" })
+        )
+        yield* TestClock.adjust(100)
+        assert.deepStrictEqual((yield* Fiber.join(running)).map(Exit.isSuccess), [true, false, true])
+      }).pipe(Effect.provide(layer))
+    }
+  )
 })
 
 describe("interceptors", () => {

@@ -10,6 +10,7 @@ import type { ChatChunk, ChatRequest, ChatResponse } from "../../src/sdk/Chat.ts
 import { text } from "../../src/sdk/Content.ts"
 import * as Interceptor from "../../src/sdk/Interceptor.ts"
 import * as Provider from "../../src/sdk/Provider.ts"
+import type { Route } from "../../src/sdk/Routes.ts"
 import { TypeRegistry } from "../../src/sdk/TypeRegistry.ts"
 import * as UsageSink from "../../src/sdk/UsageSink.ts"
 
@@ -51,6 +52,7 @@ export interface Composition extends GatewayOptions {
   readonly sinks?: ReadonlyArray<UsageSink.UsageSink>
   readonly models?: ReadonlyArray<ModelRegistry.ModelOverride>
   readonly types?: Layer.Layer<TypeRegistry>
+  readonly routes?: ReadonlyArray<Route>
 }
 
 /**
@@ -59,7 +61,8 @@ export interface Composition extends GatewayOptions {
  */
 export const composeOver = <A>(
   stores: Layer.Layer<A>,
-  { interceptors = [], models = [], providers, sinks = [], types = TypeRegistry.layerEmpty, ...options }: Composition
+  { interceptors = [], models = [], providers, routes = [], sinks = [], types = TypeRegistry.layerEmpty, ...options }:
+    Composition
 ) =>
   Gateway.layer({ attempts: 1, ledger: { durability: "strict" }, ...options }).pipe(
     Layer.provideMerge(ModelRegistry.layer({ models })),
@@ -70,7 +73,7 @@ export const composeOver = <A>(
       ...sinks.map(UsageSink.layer)
     )),
     Layer.provideMerge(stores),
-    Layer.provideMerge(Layer.mergeAll(Registries.layer, types)),
+    Layer.provideMerge(Layer.mergeAll(Registries.layerWith(routes), types)),
     Layer.orDie
   )
 

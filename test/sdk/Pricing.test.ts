@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Schema } from "effect"
 import type { Price, Prices } from "../../src/sdk/Model.ts"
-import { costNanoUsd, usd } from "../../src/sdk/Pricing.ts"
+import { costNanoUsd, dearestVariant, isPriced, usd } from "../../src/sdk/Pricing.ts"
 import { totalInput, type Usage, zero } from "../../src/sdk/Usage.ts"
 
 /** Claude Sonnet 4, USD per million tokens. */
@@ -108,6 +108,78 @@ describe("costNanoUsd", () => {
         ),
         7500
       )
+    })
+  })
+
+  describe("what is not sold by the token", () => {
+    const media: Prices = {
+      inputMtok: 0,
+      outputMtok: 0,
+      image: { base: 0.04, variants: { "1024x1024/hd": 0.08, "1792x1024": 0.08, hd: 0.12 } },
+      characterMchar: 15,
+      inputAudioSecond: 0.0001,
+      outputAudioSecond: 0.015,
+      inputVideoSecond: 0.002,
+      outputVideoSecond: { base: 0.3, variants: { "1792x1024": 0.5 } }
+    }
+    const none: Usage = { inputTokens: 0, outputTokens: 0 }
+    it.each<readonly [keyof Usage, number, number]>([
+      ["images", 3, 120_000_000],
+      ["characters", 1234, 18_510_000],
+      // 12.345 s at 100,000 nano
+      ["inputAudioMs", 12_345, 1_234_500],
+      ["outputAudioMs", 1, 15_000],
+      ["inputVideoMs", 60_000, 120_000_000],
+      ["outputVideoMs", 8_000, 2_400_000_000]
+    ])("charges %s: %d cost %d nano-USD", (bucket, count, nano) => {
+      assert.strictEqual(costNanoUsd({ ...none, [bucket]: count }, media), nano)
+    })
+    it.each<readonly [string | undefined, number]>([
+      [undefined, 40_000_000],
+      ["1024x1024/hd", 80_000_000],
+      ["1792x1024/hd", 80_000_000],
+      ["512x512/hd", 120_000_000],
+      ["512x512/standard", 40_000_000],
+      ["toString", 40_000_000],
+      ["", 40_000_000]
+    ])("an image of %s costs %d: by both, by its size, by its quality, else the base", (variant, nano) => {
+      assert.strictEqual(
+        costNanoUsd({ ...none, images: 1, ...(variant === undefined ? {} : { variant }) }, media),
+        nano
+      )
+    })
+    it("knows the dearest variant", () => {
+      assert.strictEqual(dearestVariant(media.image), "hd")
+      assert.isUndefined(dearestVariant({ base: 1, variants: { small: 0.5 } }))
+      assert.isUndefined(dearestVariant(0.04))
+    })
+    it("is charged beside the tokens, and for nothing where it has no price", () => {
+      const usage: Usage = { inputTokens: 10, outputTokens: 1000, images: 1 }
+      assert.strictEqual(costNanoUsd(usage, { inputMtok: 5, outputMtok: 40 }), 40_050_000)
+      assert.strictEqual(costNanoUsd(usage, { inputMtok: 5, outputMtok: 40, image: 0.01 }), 50_050_000)
+    })
+    it("counts that are none cost nothing", () => {
+      for (const count of [NaN, -1, -Infinity, 0.9]) {
+        assert.strictEqual(costNanoUsd({ ...none, outputAudioMs: count, images: count }, media), 0)
+      }
+      assert.strictEqual(costNanoUsd({ ...none, images: Infinity }, media), Number.MAX_SAFE_INTEGER)
+    })
+    it.each<readonly [string, Usage, Prices, boolean]>([
+      ["tokens always are", { inputTokens: 1, outputTokens: 0, images: 1 }, { inputMtok: 0, outputMtok: 0 }, true],
+      ["nothing is", zero, { inputMtok: 1, outputMtok: 1 }, true],
+      ["no images are", { ...none, images: 0 }, { inputMtok: 1, outputMtok: 1 }, true],
+      ["images without a price are not", { ...none, images: 1 }, { inputMtok: 1, outputMtok: 1 }, false],
+      ["images for nothing are", { ...none, images: 1 }, { inputMtok: 1, outputMtok: 1, image: 0 }, true],
+      ["one of several kinds is enough", { ...none, characters: 9, outputAudioMs: 1 }, media, true],
+      [
+        "another kind's price is not",
+        { ...none, images: 1 },
+        { inputMtok: 0, outputMtok: 0, characterMchar: 1 },
+        false
+      ],
+      ["requests are", { ...none, images: 1 }, { inputMtok: 0, outputMtok: 0, requestsKcount: 40 }, true]
+    ])("%s priced", (_, usage, prices, known) => {
+      assert.strictEqual(isPriced(usage, prices), known)
     })
   })
 

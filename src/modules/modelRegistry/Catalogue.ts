@@ -112,13 +112,21 @@ const times = (price: Price, factor: number): Price =>
       tiers: price.tiers.map((tier) => ({ start: tier.start, price: tier.price * factor }))
     }
 
+/** What is sold by the hour of sound. */
+const byTheHour = (prices: ModelPrice): Prices | undefined => {
+  const hour = priceOf(prices["input_audio_hours"])
+  if (typeof hour !== "number") return undefined
+  // 0.36 USD an hour is 0.0001 USD a second, and not 0.00009999999999999999.
+  return { inputMtok: 0, outputMtok: 0, inputAudioSecond: Number((hour / 3600).toPrecision(12)) }
+}
+
 /**
- * The package's prices as ours. Without a price for input tokens there is none: transcription is sold by the hour, and
- * an empty record says nothing. A model without a price for output is one that has none (embeddings).
+ * The package's prices as ours. Without a price for input, tokens or hours, there is none: an empty record says nothing. A
+ * model without a price for output is one that has none (embeddings).
  */
 const compile = (prices: ModelPrice, provider: string): Prices | undefined => {
   const inputMtok = priceOf(prices["input_mtok"])
-  if (inputMtok === undefined) return undefined
+  if (inputMtok === undefined) return byTheHour(prices)
   const cacheRead = priceOf(prices["cache_read_mtok"])
   const cacheWrite = priceOf(prices["cache_write_mtok"])
   // Anthropic charges a write that lives for an hour at twice the input price:

@@ -2,9 +2,10 @@
 import { Result, Schema } from "effect"
 import type { UsageSelection } from "../../gateway/UsageReports.ts"
 import { invalid, type ValidationError } from "../../sdk/GatewayError.ts"
+import { Operation } from "../../sdk/Operation.ts"
 import { UsageGroup } from "../../sdk/UsageLog.ts"
 
-const names = ["from", "to", "group_by", "tenant", "user", "key", "tag", "model", "limit"] as const
+const names = ["from", "to", "group_by", "tenant", "user", "key", "tag", "model", "operation", "limit"] as const
 type Name = (typeof names)[number]
 const isName = (name: string): name is Name => names.some((known) => known === name)
 
@@ -98,15 +99,23 @@ const limitOf = (text: string | undefined): Read<number> => {
     : refuse("limit", `expected a whole number from 1 to ${maxLimit}`)
 }
 
+const isOperation = Schema.is(Operation)
+
+const operationOf = (text: string): Read<Operation> =>
+  isOperation(text)
+    ? Result.succeed(text)
+    : refuse("operation", `cannot be "${quoted(text)}"; there are ${Operation.literals.join(", ")}`)
+
 /** Reads the parameters of an address. `now` is Unix ms. What is wrong with one names it. */
 export const usageParameters = (url: string, now: number): Read<UsageSelection> =>
   Result.gen(function*() {
     const at = url.indexOf("?")
-    const { from, group_by: groupBy = "", limit, to, ...filters } = yield* given(at < 0 ? "" : url.slice(at))
+    const { from, group_by: groupBy = "", limit, operation, to, ...filters } = yield* given(at < 0 ? "" : url.slice(at))
     return {
       ...yield* timesOf(from, to, now),
       groupBy: yield* groupsOf(groupBy),
       limit: yield* limitOf(limit),
+      ...(operation === undefined ? {} : { operation: yield* operationOf(operation) }),
       ...filters
     }
   })

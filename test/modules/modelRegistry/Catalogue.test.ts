@@ -44,10 +44,10 @@ describe("lookup", () => {
     it("gives models that have no output an output price of zero", () => {
       assert.deepStrictEqual(pricesOf("openai", openai, "text-embedding-3-small"), { inputMtok: 0.02, outputMtok: 0 })
     })
-    it("has no token price for what is sold by the hour", () => {
+    it("has a price a second, and none of tokens, for what is sold by the hour", () => {
       const entry = Catalogue.lookup("openai", openai, "whisper-1", now)
       assert.isTrue(entry?.known)
-      assert.isUndefined(entry?.prices)
+      assert.deepStrictEqual(entry?.prices, { inputMtok: 0, outputMtok: 0, inputAudioSecond: 0.0001 })
     })
     it("takes the price of the day, and says until when it holds", () => {
       const before = Catalogue.lookup("openai", openai, "o3", at("2025-06-09T23:59:59Z"))

@@ -57,6 +57,7 @@ const Tag = Schema.Literals(["blue", "red", "it's", "=cmd"])
 /** What a random record is made of. */
 export const Random = Schema.Struct({
   kind: Schema.Literals(["request", "request", "attempt"]),
+  operation: Schema.Literals(["chat", "embed", "image"]),
   tenant: Schema.Literals(["acme", "acme-labs", "globex", "'; --"]),
   user: optional(Schema.Literals(["ann", "bob"])),
   keyId: optional(Schema.Literals(["k1", "k2", "k3"])),
@@ -75,6 +76,12 @@ export const Random = Schema.Struct({
     outputAudioTokens: optional(Small),
     outputImageTokens: optional(Small),
     reasoningTokens: optional(Small),
+    images: optional(Small),
+    characters: optional(Small),
+    inputAudioMs: optional(Small),
+    outputAudioMs: optional(Small),
+    inputVideoMs: optional(Small),
+    outputVideoMs: optional(Small),
     estimated: optional(Schema.Boolean)
   }),
   estimatedBecause: optional(Schema.Literals(["not_reported", "hedge_lost"])),
@@ -89,7 +96,6 @@ export type Random = typeof Random.Type
 export const recordOf = ({ minute, ...fields }: Random, id: string): UsageRecord => ({
   id,
   requestId: "req",
-  operation: "chat",
   streamed: true,
   modelAsked: "fast",
   attempts: 1,
@@ -108,6 +114,7 @@ export const RandomQuery = Schema.Struct({
   keyId: optional(Schema.Literals(["k1", "k2"])),
   tag: optional(Tag),
   model: optional(Schema.Literals(["openai::gpt-4o", "ollama::llama3"])),
+  operation: optional(Schema.Literals(["chat", "image"])),
   groupBy: Schema.Array(UsageGroup).check(Schema.isMaxLength(3))
 })
 export type RandomQuery = typeof RandomQuery.Type
@@ -163,7 +170,13 @@ const counts = [
   "reasoningTokens",
   "costNanoUsd",
   "unpriced",
-  "estimated"
+  "estimated",
+  "images",
+  "characters",
+  "inputAudioMs",
+  "outputAudioMs",
+  "inputVideoMs",
+  "outputVideoMs"
 ] as const
 type Counts = Record<(typeof counts)[number], bigint>
 
@@ -176,7 +189,13 @@ const countsOf = ({ costNanoUsd, estimatedBecause, kind, usage }: UsageRecord): 
     inputAudioTokens: usage.inputAudioTokens ?? 0,
     inputImageTokens: usage.inputImageTokens ?? 0,
     outputAudioTokens: usage.outputAudioTokens ?? 0,
-    outputImageTokens: usage.outputImageTokens ?? 0
+    outputImageTokens: usage.outputImageTokens ?? 0,
+    images: usage.images ?? 0,
+    characters: usage.characters ?? 0,
+    inputAudioMs: usage.inputAudioMs ?? 0,
+    outputAudioMs: usage.outputAudioMs ?? 0,
+    inputVideoMs: usage.inputVideoMs ?? 0,
+    outputVideoMs: usage.outputVideoMs ?? 0
   }
   const consumed = Object.values(buckets).some((count) => count > 0)
   const numbers = {
@@ -203,7 +222,13 @@ const mapCounts = <A>(f: (count: (typeof counts)[number]) => A): Record<(typeof 
   reasoningTokens: f("reasoningTokens"),
   costNanoUsd: f("costNanoUsd"),
   unpriced: f("unpriced"),
-  estimated: f("estimated")
+  estimated: f("estimated"),
+  images: f("images"),
+  characters: f("characters"),
+  inputAudioMs: f("inputAudioMs"),
+  outputAudioMs: f("outputAudioMs"),
+  inputVideoMs: f("inputVideoMs"),
+  outputVideoMs: f("outputVideoMs")
 })
 
 const isAskedFor = (record: UsageRecord, query: UsageQuery): boolean =>
@@ -212,7 +237,8 @@ const isAskedFor = (record: UsageRecord, query: UsageQuery): boolean =>
   (query.user === undefined || record.user === query.user) &&
   (query.keyId === undefined || record.keyId === query.keyId) &&
   (query.tag === undefined || record.tags.includes(query.tag)) &&
-  (query.model === undefined || record.modelUsed === query.model)
+  (query.model === undefined || record.modelUsed === query.model) &&
+  (query.operation === undefined || record.operation === query.operation)
 
 /** All ways to take one value of each list. */
 const combinations = <A>(lists: ReadonlyArray<ReadonlyArray<A>>): ReadonlyArray<ReadonlyArray<A>> =>

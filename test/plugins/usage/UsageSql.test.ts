@@ -44,6 +44,46 @@ const stores = [
 ]
 
 describe.each(stores)("on $name", ({ there, url }) => {
+  describe.skipIf(!there)("a database from before other things than tokens were counted", () => {
+    const before = Object.fromEntries(
+      Object.entries(UsageSql.migrations).filter(([name]) => name !== "0005_usage_media")
+    )
+    const old = Layer.effectDiscard(
+      Effect.flatMap(
+        SqlClient.SqlClient,
+        (sql) =>
+          sql`INSERT INTO usage_records (id, request_id, kind, tenant, tags, operation, streamed, model_asked, attempts,
+          input_tokens, output_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_1h_tokens, input_audio_tokens,
+          input_image_tokens, output_audio_tokens, output_image_tokens, reasoning_tokens, estimated, started_at, duration_ms,
+          overhead_ms, outcome) VALUES ('old', 'req', 'request', 'acme', '[]', 'chat', 0, 'm', 1, 10, 5, 0, 0, 0, 0, 0, 0,
+          0, 0, 0, ${monday}, 1, 0, 'completed')`
+      )
+    )
+    layer(
+      UsageSql.layer().pipe(
+        Layer.provide(Sql.migrate(UsageSql.migrations)),
+        Layer.provide(old),
+        Layer.provide(Sql.migrate(before)),
+        Layer.provideMerge(UsageSinkRegistry.layer),
+        Layer.provideMerge(database(url))
+      )
+    )((it) => {
+      it.effect("keeps its records, and takes new ones", () =>
+        Effect.gen(function*() {
+          yield* write([
+            record({ id: "new", operation: "image", usage: { inputTokens: 1, outputTokens: 0, images: 3 } })
+          ])
+          const rows = yield* aggregate({ groupBy: ["operation"] })
+          assert.deepStrictEqual(
+            rows.map(({ group, images, inputTokens }) => [group.operation, inputTokens, images]).toSorted(([a], [b]) =>
+              String(a) < String(b) ? -1 : 1
+            ),
+            [["chat", 10, 0], ["image", 1, 3]]
+          )
+        }))
+    })
+  })
+
   describe.skipIf(!there)("usage records", () => {
     layer(over(url))((it) => {
       it.effect("a batch that comes again, whole or in part, counts once", () =>

@@ -235,7 +235,7 @@ export const make = (slug: string): Provider.Provider => {
           ? Stream.fromEffect(failed(outcome))
           : streamOf(outcome.script, call.model.model, broken)
       }),
-    embed: ({ model, request }) => embed(request, model.model)
+    embed: ({ model, request }) => embed(request, model.model, slug)
   }
 }
 

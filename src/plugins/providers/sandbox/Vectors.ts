@@ -4,8 +4,11 @@
  */
 import { Effect } from "effect"
 import { type EmbeddingRequest, type EmbeddingResponse, inputsOf } from "../../../sdk/Embedding.ts"
+import { ProviderError } from "../../../sdk/Provider.ts"
 
 const defaultDimensions = 256
+/** The work of longer ones would hold up other requests. */
+const maxDimensions = 4_096
 
 /** FNV-1a, 32 bits (http://www.isthe.com/chongo/tech/comp/fnv/). */
 const hash = (text: string): number => {
@@ -37,14 +40,29 @@ const vectorOf = (words: ReadonlyArray<string>, dimensions: number): ReadonlyArr
 }
 
 /** Answers with vectors; a token counts as a word. */
-export const embed = (request: EmbeddingRequest, model: string): Effect.Effect<EmbeddingResponse> =>
-  Effect.sync(() => {
+export const embed = (
+  request: EmbeddingRequest,
+  model: string,
+  provider: string
+): Effect.Effect<EmbeddingResponse, ProviderError> =>
+  Effect.suspend(() => {
     const dimensions = request.dimensions ?? defaultDimensions
+    if (dimensions > maxDimensions) {
+      return Effect.fail(
+        new ProviderError({
+          provider,
+          kind: "caller",
+          status: 400,
+          field: "dimensions",
+          message: `the sandbox makes vectors of at most ${maxDimensions} dimensions`
+        })
+      )
+    }
     let inputTokens = 0
     const embeddings = inputsOf(request.input).map((input) => {
       const words = typeof input === "string" ? wordsOf(input) : input.map(String)
       inputTokens += words.length
       return vectorOf(words, dimensions)
     })
-    return { model, embeddings, usage: { inputTokens, outputTokens: 0 } }
+    return Effect.succeed({ model, embeddings, usage: { inputTokens, outputTokens: 0 } })
   })

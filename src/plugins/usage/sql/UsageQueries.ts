@@ -28,6 +28,12 @@ type SumRow =
     readonly output_audio_tokens: Sum
     readonly output_image_tokens: Sum
     readonly reasoning_tokens: Sum
+    readonly images: Sum
+    readonly characters: Sum
+    readonly input_audio_ms: Sum
+    readonly output_audio_ms: Sum
+    readonly input_video_ms: Sum
+    readonly output_video_ms: Sum
     readonly cost_nano_usd: Sum
     readonly unpriced: Sum
     readonly estimated: Sum
@@ -48,6 +54,12 @@ const usageRow = (groupBy: ReadonlyArray<UsageGroup>, row: SumRow): UsageRow => 
     outputAudioTokens: Number(row.output_audio_tokens),
     outputImageTokens: Number(row.output_image_tokens),
     reasoningTokens: Number(row.reasoning_tokens),
+    images: Number(row.images),
+    characters: Number(row.characters),
+    inputAudioMs: Number(row.input_audio_ms),
+    outputAudioMs: Number(row.output_audio_ms),
+    inputVideoMs: Number(row.input_video_ms),
+    outputVideoMs: Number(row.output_video_ms),
     costNanoUsd: Number(row.cost_nano_usd),
     unpriced: Number(row.unpriced),
     estimated: Number(row.estimated)
@@ -123,11 +135,18 @@ export const make = (sql: SqlClient.SqlClient): UsageQueries => {
     sql`${total(sql`r.output_audio_tokens`)} AS output_audio_tokens`,
     sql`${total(sql`r.output_image_tokens`)} AS output_image_tokens`,
     sql`${total(sql`r.reasoning_tokens`)} AS reasoning_tokens`,
+    sql`${total(sql`r.images`)} AS images`,
+    sql`${total(sql`r.characters`)} AS characters`,
+    sql`${total(sql`r.input_audio_ms`)} AS input_audio_ms`,
+    sql`${total(sql`r.output_audio_ms`)} AS output_audio_ms`,
+    sql`${total(sql`r.input_video_ms`)} AS input_video_ms`,
+    sql`${total(sql`r.output_video_ms`)} AS output_video_ms`,
     sql`${total(sql`r.cost_nano_usd`)} AS cost_nano_usd`,
     sql`${
       total(sql`CASE WHEN r.cost_nano_usd IS NULL AND r.input_tokens + r.output_tokens + r.cache_read_tokens
         + r.cache_write_5m_tokens + r.cache_write_1h_tokens + r.input_audio_tokens + r.input_image_tokens
-        + r.output_audio_tokens + r.output_image_tokens > 0 THEN 1 ELSE 0 END`)
+        + r.output_audio_tokens + r.output_image_tokens + r.images + r.characters + r.input_audio_ms + r.output_audio_ms
+        + r.input_video_ms + r.output_video_ms > 0 THEN 1 ELSE 0 END`)
     } AS unpriced`,
     sql`${total(sql`r.estimated`)} AS estimated`
   ]
@@ -158,6 +177,7 @@ export const make = (sql: SqlClient.SqlClient): UsageQueries => {
     if (query.user !== undefined) conditions.push(sql`r.user_id = ${storedText(query.user)}`)
     if (query.keyId !== undefined) conditions.push(sql`r.key_id = ${storedText(query.keyId)}`)
     if (query.model !== undefined) conditions.push(sql`r.model_used = ${storedText(query.model)}`)
+    if (query.operation !== undefined) conditions.push(sql`r.operation = ${query.operation}`)
     if (query.tag !== undefined) conditions.push(hasTag(storedText(query.tag)))
     return sql.and(conditions)
   }

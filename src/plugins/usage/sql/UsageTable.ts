@@ -60,7 +60,8 @@ const storedTags = (tags: ReadonlyArray<string>): ReadonlyArray<string> =>
 // Columns
 // ---------------------------------------------------------------------------------------------------------------------
 
-const columns: ReadonlyArray<Column> = [
+/** As the table was made. */
+const firstColumns: ReadonlyArray<Column> = [
   { name: "id", type: "text", of: ({ id }) => storedText(id) },
   { name: "request_record", type: "text", nullable: true, of: ({ id }) => requestRecord(id) },
   { name: "request_id", type: "text", of: ({ requestId }) => storedText(requestId) },
@@ -113,6 +114,18 @@ const columns: ReadonlyArray<Column> = [
   { name: "finish_reason", type: "text", nullable: true, of: ({ finishReason }) => finishReason ?? null }
 ]
 
+/** What came in with operations that are not sold by the token. */
+const mediaColumns: ReadonlyArray<Column> = [
+  { name: "images", type: "integer", of: ({ usage }) => whole(usage.images ?? 0) },
+  { name: "characters", type: "integer", of: ({ usage }) => whole(usage.characters ?? 0) },
+  { name: "input_audio_ms", type: "integer", of: ({ usage }) => whole(usage.inputAudioMs ?? 0) },
+  { name: "output_audio_ms", type: "integer", of: ({ usage }) => whole(usage.outputAudioMs ?? 0) },
+  { name: "input_video_ms", type: "integer", of: ({ usage }) => whole(usage.inputVideoMs ?? 0) },
+  { name: "output_video_ms", type: "integer", of: ({ usage }) => whole(usage.outputVideoMs ?? 0) }
+]
+
+const columns: ReadonlyArray<Column> = [...firstColumns, ...mediaColumns]
+
 const typesOf = {
   sqlite: { text: "TEXT", integer: "INTEGER", real: "REAL", texts: "TEXT" },
   // Compared byte by byte, as SQLite does: the same order on both.
@@ -128,7 +141,7 @@ export const migrations: Readonly<Record<string, Effect.Effect<void, SqlError.Sq
   "0002_usage": Effect.gen(function*() {
     const sql = yield* SqlClient.SqlClient
     const types = sql.onDialectOrElse({ pg: () => typesOf.pg, orElse: () => typesOf.sqlite })
-    const definitions = columns.map(({ name, nullable, type }) => {
+    const definitions = firstColumns.map(({ name, nullable, type }) => {
       const constraint = name === "id" ? " PRIMARY KEY" : ""
       return sql.literal(`${name} ${types[type]}${nullable === true ? "" : " NOT NULL"}${constraint}`)
     })
@@ -137,6 +150,14 @@ export const migrations: Readonly<Record<string, Effect.Effect<void, SqlError.Sq
     yield* sql`CREATE INDEX usage_records_started_at ON usage_records (started_at)`
     yield* sql`CREATE INDEX usage_records_request_record ON usage_records (request_record)
       WHERE request_record IS NOT NULL`
+  }),
+  "0005_usage_media": Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    const types = sql.onDialectOrElse({ pg: () => typesOf.pg, orElse: () => typesOf.sqlite })
+    // SQLite adds one column a statement.
+    for (const { name, type } of mediaColumns) {
+      yield* sql`ALTER TABLE usage_records ADD COLUMN ${sql.literal(`${name} ${types[type]} NOT NULL DEFAULT 0`)}`
+    }
   })
 }
 
