@@ -18,7 +18,7 @@ let upstream: FakeUpstream
 let gateway: RunningGateway
 
 const keyOf = (id: string, tenant: string) =>
-  `{ id: ${id}, sha256: ${hash("sha256", id, "hex")}, tenant: ${tenant}, user: ${id} }`
+  `{ id: ${id}, sha256: ${hash("sha256", id, "hex")}, tenant: ${tenant}, user: ${id}, admin: ${id === "ann"} }`
 
 beforeAll(async () => {
   upstream = await startFakeUpstream()
@@ -197,6 +197,27 @@ describe("a job", () => {
   it("runs on its own caller's account: what the tenant may not use is refused at once", async () => {
     const response = await send("POST", "/chat/completions", chat({ async: true }), bob)
     assert.strictEqual((await problem(response)).code, "model_not_approved")
+  })
+})
+
+describe("the metrics", () => {
+  it("tell how jobs have ended, and how many run", async () => {
+    const { release, script } = held()
+    upstream.always(script)
+    const { id } = await make()
+    await upstream.waitForRequest(0)
+    const read = async () =>
+      (await fetch(`${gateway.url}/metrics`, { headers: { authorization: "Bearer ann" } })).text()
+    const completed = (text: string) =>
+      Number(/^llm_gateway_jobs_ended_total\{status="completed"\} (\d+)$/m.exec(text)?.[1] ?? 0)
+    const before = await read()
+    assert.match(before, /^llm_gateway_jobs_running(?:\{\})? 1$/m)
+    release()
+    await look(id, "?wait=30s")
+    // The count follows the job's end within a moment.
+    let now = completed(await read())
+    while (now === completed(before)) now = completed(await read())
+    assert.strictEqual(now, completed(before) + 1)
   })
 })
 
