@@ -79,6 +79,12 @@ const lookEvery = 2_000
 const newId = (now: number): string =>
   `job_${Math.floor(now).toString(16).padStart(12, "0")}${randomBytes(10).toString("hex")}`
 
+/** Characters of a model's name that a job shows. */
+const maxModel = 512
+
+/** A model's name as it is kept: PostgreSQL can store neither NUL nor half of a surrogate pair. */
+const shownModel = (model: string): string => model.slice(0, maxModel).toWellFormed().replaceAll("\0", "\ufffd")
+
 const isoOf = (unixMs: number): string => new Date(unixMs).toISOString()
 
 const parseResult = Schema.decodeSync(Schema.fromJsonString(Schema.Unknown))
@@ -150,7 +156,7 @@ const make = Effect.fnUntraced(function*(
         id: newId(yield* Clock.currentTimeMillis),
         tenant: caller.tenant,
         operation,
-        model,
+        model: shownModel(model),
         onInterruption,
         fingerprint,
         ...(idempotencyKey === undefined ? {} : { idempotencyKey }),

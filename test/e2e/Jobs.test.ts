@@ -242,6 +242,15 @@ describe("what cannot work", () => {
     await look(id, "?wait=30s")
   })
 
+  it("a model's name that no database can store fails its job alone", async () => {
+    const response = await send("POST", "/embeddings", { model: `p::\0${"x".repeat(5_000)}`, input: "a", async: true })
+    assert.strictEqual(response.status, 202)
+    const { id, model } = decodeJob(await response.json())
+    assert.isAtMost(model.length, 512)
+    assert.notInclude(model, "\0")
+    assert.strictEqual((await look(id, "?wait=30s")).status, "failed")
+  })
+
   it("a tenant has no more jobs than it may", async () => {
     const { release, script } = held()
     upstream.always(script)
