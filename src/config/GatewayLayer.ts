@@ -1,11 +1,13 @@
 /** From a configuration to the Layers that it describes: providers, registries, the gateway, the callers it knows. */
-import { type FileSystem, Layer, type Path } from "effect"
+import { Effect, type FileSystem, Layer, type Path } from "effect"
 import { FetchHttpClient } from "effect/http"
 import type { UnknownPrice } from "../gateway/Admission.ts"
+import { AttemptCounts } from "../gateway/AttemptCounts.ts"
 import { Gateway } from "../gateway/Gateway.ts"
+import { Health } from "../gateway/Health.ts"
 import { Jobs } from "../gateway/Jobs.ts"
-import * as Registries from "../gateway/Registries.ts"
 import { compilePatterns } from "../modules/modelRegistry/ModelPattern.ts"
+import { Memory } from "../modules/modelRegistry/Discovery.ts"
 import * as Registry from "../modules/modelRegistry/Registry.ts"
 import * as OutboundUndici from "../modules/outbound/OutboundUndici.ts"
 import * as TypeRegistryFolder from "../modules/typeRegistry/TypeRegistryFolder.ts"
@@ -15,17 +17,25 @@ import * as Ollama from "../plugins/providers/ollama/Ollama.ts"
 import * as OpenAi from "../plugins/providers/openai/OpenAi.ts"
 import * as Sandbox from "../plugins/providers/sandbox/Sandbox.ts"
 import type { Caller } from "../sdk/Caller.ts"
+import * as Provider from "../sdk/Provider.ts"
 import {
   type EmbedBatching,
   type FailureAction,
   type FailureKind,
   type RetryOptions,
-  type Route
+  type Route,
+  Routes
 } from "../sdk/Routes.ts"
+import { Tenants, tenantsOf } from "../sdk/Tenant.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
+import { UsageSinkRegistry } from "../sdk/UsageSink.ts"
+import { fingerprint } from "./Fingerprint.ts"
 import type { GatewayConfig, ProviderConfig, RouteConfig } from "./GatewayConfig.ts"
 import * as Interceptors from "./Interceptors.ts"
-import { nanoUsd } from "./Policies.ts"
+import * as Overlay from "./Overlay.ts"
+import { nanoUsd, policiesOf } from "./Policies.ts"
+import { ProviderPool } from "./ProviderPool.ts"
+import * as Reloading from "./Reloading.ts"
 import * as Stores from "./Stores.ts"
 
 /** The plugin of one configured provider. A new kind of provider is one more case. */
@@ -50,6 +60,12 @@ const providerLayer = (slug: string, config: ProviderConfig) => {
       return Sandbox.layer({ slug })
   }
 }
+
+/** The provider, taken over from the configuration before where that said the same of it. */
+const pooledProvider = (slug: string, config: ProviderConfig) =>
+  Provider.layer(
+    Effect.flatMap(ProviderPool, (pool) => pool.take(fingerprint([slug, config]), providerLayer(slug, config)))
+  )
 
 /** Patterns are compiled once: those of a key live as long as what is known of the key. */
 const compiled = new WeakMap<ReadonlyArray<string>, (id: string) => boolean>()
@@ -159,11 +175,13 @@ const unknownPrice = (configured: GatewayConfig["defaults"]["unknownPrice"]): Un
 export interface GatewayLayerOptions {
   /** As `BudgetOptions.graceMs`. */
   readonly graceMs?: number
+  /** Where a reload gets the configuration from; absent: there is none. */
+  readonly load?: Reloading.LoadConfig
 }
 
-/** Everything that the configuration describes, short of the listening socket. */
-export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) => {
-  const providers = Object.entries(config.providers).map(([slug, provider]) => providerLayer(slug, provider))
+/** What a reload builds anew, over what it leaves as it is. */
+const generation = (options: GatewayLayerOptions, memory: Memory) => (config: GatewayConfig) => {
+  const providers = Object.entries(config.providers).map(([slug, provider]) => pooledProvider(slug, provider))
   const { attempts, budgetWarnings, embedBatching, retry, timeZone, timeouts } = config.defaults
   const gateway = Gateway.layer({
     timeouts,
@@ -176,25 +194,51 @@ export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) 
       unknownPrice: unknownPrice(config.defaults.unknownPrice),
       warnAt: budgetWarnings.map((percent) => percent / 100),
       isRemote: Stores.areRemote(config),
-      ...options
+      ...(options.graceMs === undefined ? {} : { graceMs: options.graceMs })
     }
   })
   // Moderation asks the gateway's own models, so interceptors come last.
-  const { concurrency, lease, maxUnfinished, ttl } = config.jobs
-  const jobs = Jobs.layer({ concurrency, leaseMs: lease, maxUnfinished, ttlMs: ttl })
-  return jobs.pipe(
-    Layer.provideMerge(Interceptors.layer(config)),
+  return Interceptors.layer(config).pipe(
     Layer.provideMerge(gateway),
-    Layer.provideMerge(Registry.layer({ models: config.models.map(overrideOf), approvals: approvals(config) })),
+    Layer.provideMerge(Registry.layer({
+      models: config.models.map(overrideOf),
+      approvals: approvals(config),
+      discovery: { memory }
+    })),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),
+    Layer.provideMerge(Layer.mergeAll(
+      Overlay.layer,
+      Routes.layer(routesOf(config)),
+      Layer.succeed(Tenants, tenantsOf(policiesOf(config))),
+      typeRegistry(config)
+    ))
+  )
+}
+
+/** Everything that the configuration describes, short of the listening socket. */
+export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) => {
+  const { concurrency, lease, maxUnfinished, ttl } = config.jobs
+  let connectTimeout = config.defaults.timeouts.connect
+  return Jobs.layer({ concurrency, leaseMs: lease, maxUnfinished, ttlMs: ttl }).pipe(
+    Layer.provideMerge(Reloading.layer({
+      config,
+      build: generation(options, new Memory()),
+      replaced: ({ defaults }) => {
+        connectTimeout = defaults.timeouts.connect
+      },
+      ...(options.load === undefined ? {} : { load: options.load })
+    })),
+    Layer.provide(Layer.mergeAll(Overlay.Base.layer, ProviderPool.layer)),
     Layer.provideMerge(Stores.layer(config)),
     Layer.provideMerge(Layer.mergeAll(
-      Registries.layerWith(routesOf(config), config.models.map(({ id }) => id)),
+      Reloading.tenants(config),
+      UsageSinkRegistry.layer,
+      Health.layer,
+      AttemptCounts.layer().pipe(Layer.provide(Routes.layer())),
       OutboundUndici.layerWith({
         breaker: config.defaults.breaker,
-        connectTimeout: config.defaults.timeouts.connect
-      }),
-      typeRegistry(config)
+        connectTimeout: () => connectTimeout
+      })
     ))
   )
 }

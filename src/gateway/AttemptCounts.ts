@@ -25,6 +25,8 @@ export interface AttemptCount {
 export class AttemptCounts extends Context.Service<AttemptCounts, {
   /** An attempt is over; `isFallback` where the request's first candidate was another model. */
   readonly add: (model: ModelInfo, outcome: AttemptReport["outcome"], isFallback: boolean) => void
+  /** From now on these models, by canonical or bare id, are told apart, too. */
+  readonly tellApart: (models: Iterable<string>) => void
   /** What has been counted, in the order of first attempts. */
   readonly all: () => ReadonlyArray<AttemptCount>
 }>()("llm-gateway/gateway/AttemptCounts") {
@@ -68,6 +70,9 @@ const make = (models: ReadonlyArray<string>, routes: Routes["Service"]): Attempt
       const count = countOf(model)
       count.byOutcome.set(outcome, (count.byOutcome.get(outcome) ?? 0) + 1)
       if (isFallback && outcome === "ok") count.fallbacks++
+    },
+    tellApart: (models) => {
+      for (const model of models) configured.add(model)
     },
     all: () => Array.from(counts.values())
   }

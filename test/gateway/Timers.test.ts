@@ -207,7 +207,8 @@ const replied = (
       model: () => unused,
       explain: () => unused,
       routes: unused,
-      budgets: unused
+      budgets: unused,
+      running: () => 0
     }
     const sent = yield* Queue.unbounded<string>()
     const fiber = yield* Effect.forkChild(
