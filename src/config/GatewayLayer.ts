@@ -8,6 +8,7 @@ import * as Registries from "../gateway/Registries.ts"
 import { compilePatterns } from "../modules/modelRegistry/ModelPattern.ts"
 import * as Registry from "../modules/modelRegistry/Registry.ts"
 import * as OutboundUndici from "../modules/outbound/OutboundUndici.ts"
+import * as ToldHeaders from "../modules/outbound/ToldHeaders.ts"
 import * as TypeRegistryFolder from "../modules/typeRegistry/TypeRegistryFolder.ts"
 import * as TypeRegistryHttp from "../modules/typeRegistry/TypeRegistryHttp.ts"
 import * as Anthropic from "../plugins/providers/anthropic/Anthropic.ts"
@@ -27,6 +28,7 @@ import type { GatewayConfig, ProviderConfig, RouteConfig } from "./GatewayConfig
 import * as Interceptors from "./Interceptors.ts"
 import { nanoUsd } from "./Policies.ts"
 import * as Stores from "./Stores.ts"
+import * as Telemetry from "./Telemetry.ts"
 
 /** The plugin of one configured provider. A new kind of provider is one more case. */
 const providerLayer = (slug: string, config: ProviderConfig) => {
@@ -161,6 +163,14 @@ export interface GatewayLayerOptions {
   readonly graceMs?: number
 }
 
+/** How providers are reached. */
+const outbound = ({ defaults, observability }: GatewayConfig) => {
+  const undici = OutboundUndici.layerWith({ breaker: defaults.breaker, connectTimeout: defaults.timeouts.connect })
+  return observability.otlp !== undefined && observability.traces.tellProviders
+    ? Layer.provideMerge(ToldHeaders.layer, undici)
+    : undici
+}
+
 /** Everything that the configuration describes, short of the listening socket. */
 export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) => {
   const providers = Object.entries(config.providers).map(([slug, provider]) => providerLayer(slug, provider))
@@ -185,15 +195,13 @@ export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) 
   return jobs.pipe(
     Layer.provideMerge(Interceptors.layer(config)),
     Layer.provideMerge(gateway),
+    Layer.provideMerge(Telemetry.layer(config)),
     Layer.provideMerge(Registry.layer({ models: config.models.map(overrideOf), approvals: approvals(config) })),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),
     Layer.provideMerge(Stores.layer(config)),
     Layer.provideMerge(Layer.mergeAll(
       Registries.layerWith(routesOf(config), config.models.map(({ id }) => id)),
-      OutboundUndici.layerWith({
-        breaker: config.defaults.breaker,
-        connectTimeout: config.defaults.timeouts.connect
-      }),
+      outbound(config),
       typeRegistry(config)
     ))
   )

@@ -144,6 +144,7 @@ const make = Effect.fnUntraced(function*(
         ? noTools
         : yield* Effect.provideService(resolveTools(request.tools), TypeRegistry, types)
       yield* ledger.open
+      if (exchange.trace?.takesContent === true) exchange.trace.content("input", request.messages)
       const whole = request.tools === undefined ? request : withTools(request, resolved)
       const plan = yield* admission.admit(exchange, chatOperation, owners, planned, whole)
       exchange.skipped = plan.skipped
@@ -195,6 +196,7 @@ const make = Effect.fnUntraced(function*(
       )
     )
     const response = accountResponse(exchange, request, toCallerNames(answered, toolNames))
+    if (exchange.trace?.takesContent === true) exchange.trace.content("output", response.content)
     if (request.responseSchema !== undefined) {
       yield* Effect.fromResult(Result.mapError(checkResponse(response, request.responseSchema), fail))
     }

@@ -90,3 +90,8 @@ export class Outbound extends Context.Service<Outbound, {
   /** A connection pool to one upstream, for as long as the scope lives. */
   readonly upstream: (options: UpstreamOptions) => Effect.Effect<Upstream, never, Scope.Scope>
 }>()("llm-gateway/sdk/Outbound") {}
+
+/** Headers that go out with each request that the effect makes, beside the request's own; undefined: none. */
+export const OutboundHeaders: Context.Reference<Readonly<Record<string, string>> | undefined> = Context.Reference<
+  Readonly<Record<string, string>> | undefined
+>("llm-gateway/sdk/OutboundHeaders", { defaultValue: () => undefined })

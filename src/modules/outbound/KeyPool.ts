@@ -9,8 +9,11 @@
  */
 import { Clock, Effect, Redacted } from "effect"
 import { createHash } from "node:crypto"
+import { logOf } from "../../sdk/Log.ts"
 import { credentialsExhausted, type UpstreamHead } from "../../sdk/Outbound.ts"
 import { ProviderError } from "../../sdk/Provider.ts"
+
+const log = logOf("outbound")
 
 /** How long a refused key is kept out before it is tried again, ms. */
 const deadFor = 10 * 60_000
@@ -79,7 +82,7 @@ export const make = (
     const known = key.dead
     key.dead = true
     key.restsUntil = Math.max(key.restsUntil, now + deadFor)
-    return known ? Effect.void : Effect.logWarning(
+    return known ? Effect.void : log.warning(
       `the provider refused ${key.name} with ${status}; it is left out, and tried again every ${
         deadFor / 60_000
       } minutes`

@@ -13,9 +13,12 @@ import { GatewayInProcess } from "../../sdk/GatewayCalls.ts"
 import { fail, invalid, PayloadTooLarge } from "../../sdk/GatewayError.ts"
 import { GatewayCaller, GatewayRpc } from "../../sdk/GatewayRpc.ts"
 import { Identity } from "../../sdk/Identity.ts"
+import { logOf } from "../../sdk/Log.ts"
 import { Draining } from "../Draining.ts"
 import { type Door, internal, requestIdIn, type RouteOptions, secretIn, visit } from "../Door.ts"
 import { requestOptions } from "../RequestHeaders.ts"
+
+const log = logOf("requests")
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Who calls
@@ -54,7 +57,7 @@ const asked = Effect.fnUntraced(function*<A, E, R>(
     // One call's defect is its own: the others on its connection go on, and what broke is in the log alone.
     Effect.catchDefect((defect) =>
       Effect.andThen(
-        Effect.logError("a request failed with a defect", { requestId, ...describeDefect(defect) }),
+        log.error("a request failed with a defect", { requestId, ...describeDefect(defect) }),
         Effect.fail(internal(requestId))
       )
     ),
