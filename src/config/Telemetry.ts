@@ -21,15 +21,26 @@ const takesContentOf = ({ tenants }: GatewayConfig): (tenant: string) => boolean
 
 const traces = (config: GatewayConfig, url: string): Layer.Layer<RequestTraces, never, RequestMetrics> => {
   const { otlpHeaders, traces: { sampling, tellProviders } } = config.observability
+  // A request that is not traced need not be seen by the SDK, unless its provider is to know just that.
+  const chosen = tellProviders ? {} : { sampling }
   return Layer.unwrap(
     RequestMetrics.useSync(({ registry }) =>
       Layer.unwrap(
         OpenTelemetry.useSync(({ foreign, tracer }) =>
-          RequestTraces.layer({ foreign, tellsProviders: tellProviders, takesContentOf: takesContentOf(config) }).pipe(
+          RequestTraces.layer({
+            ...chosen,
+            foreign,
+            tellsProviders: tellProviders,
+            takesContentOf: takesContentOf(config)
+          }).pipe(
             Layer.provide(Layer.succeed(Tracer.Tracer, tracer))
           )
         )
-      ).pipe(Layer.provide(OpenTelemetry.layer({ url, headers: otlpHeaders, sampling }, registry)))
+      ).pipe(
+        Layer.provide(
+          OpenTelemetry.layer({ url, headers: otlpHeaders, sampling: tellProviders ? sampling : 1 }, registry)
+        )
+      )
     )
   )
 }

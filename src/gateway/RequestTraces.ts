@@ -6,7 +6,7 @@
  * (https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-spans/). They tell figures and names, never content, except for
  * tenants of whom the operator has said so.
  */
-import { Context, Exit, Layer, Option, Tracer } from "effect"
+import { Context, Effect, Exit, Layer, Option, Tracer } from "effect"
 import type { TraceParent } from "../sdk/Caller.ts"
 import type { InterceptorContext } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
@@ -40,6 +40,8 @@ export interface RequestTrace {
 
 /** What is traced, and how. */
 export interface RequestTracesOptions {
+  /** The share of requests that get a span where the caller does not say, 0 to 1; default 1: the tracer chooses. */
+  readonly sampling?: number
   /** Whether providers get a `traceparent` header; default false: what they do with it is not known. */
   readonly tellsProviders?: boolean
   /** Whether a tenant's content belongs into its spans; absent: nobody's does. */
@@ -50,15 +52,23 @@ export interface RequestTracesOptions {
 
 /** Begins the traces of requests. */
 export class RequestTraces extends Context.Service<RequestTraces, {
-  readonly began: (exchange: Exchange) => RequestTrace
+  /** The trace of a request; undefined for one that is not traced, which then costs nothing. */
+  readonly began: (exchange: Exchange) => RequestTrace | undefined
 }>()("llm-gateway/gateway/RequestTraces") {
   /** Traces by the `Tracer` that is in the context. */
   static readonly layer = (options: RequestTracesOptions = {}): Layer.Layer<RequestTraces> =>
     Layer.effect(
       RequestTraces,
-      Tracer.Tracer.useSync((tracer) => ({
-        began: (exchange) => new Request(tracer, exchange, options)
-      }))
+      Effect.map(Tracer.Tracer, (tracer) => {
+        const { sampling = 1, tellsProviders = false } = options
+        return {
+          began: (exchange) =>
+            // Providers are told of a trace also where its spans are nobody's concern.
+            tellsProviders || (exchange.traceParent?.sampled ?? Math.random() < sampling)
+              ? new Request(tracer, exchange, options)
+              : undefined
+        }
+      })
     )
 }
 
