@@ -33,8 +33,12 @@ interface Key {
   dead: boolean
 }
 
-/** Sends one request with a key; `discard` gets rid of an answer that nobody will read. */
+/**
+ * Sends one request with a key; `discard` gets rid of an answer that nobody will read. Where a request can be sent `once`
+ * only, the first key's answer stands; it counts for its key all the same.
+ */
 export interface Sending<A extends UpstreamHead, R> {
+  readonly once?: boolean
   readonly send: (secret: Redacted.Redacted) => Effect.Effect<A, ProviderError, R>
   readonly discard: (answer: A) => void
 }
@@ -128,7 +132,7 @@ export const make = (
 
   return {
     send: Effect.fnUntraced(function*<A extends UpstreamHead, R>(
-      { discard, send }: Sending<A, R>
+      { discard, once, send }: Sending<A, R>
     ): Effect.fn.Return<A, ProviderError, R> {
       const clock = yield* Clock.Clock
       const tried = new Set<Key>()
@@ -141,6 +145,12 @@ export const make = (
         tried.add(key)
         const answer: A = yield* send(key.secret)
         const now = clock.currentTimeMillisUnsafe()
+        if (once === true) {
+          if (answer.status === 401 || answer.status === 402) yield* refuse(key, answer.status, now)
+          else if (answer.status === 429) rest(key, answer, now)
+          else if (answer.status < 300) works(key)
+          return answer
+        }
         switch (answer.status) {
           case 401:
           case 402:
