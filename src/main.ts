@@ -27,6 +27,7 @@ import type { GatewayConfig } from "./config/GatewayConfig.ts"
 import * as GatewayLayer from "./config/GatewayLayer.ts"
 import * as FileChanges from "./config/FileChanges.ts"
 import * as KeysCommand from "./config/KeysCommand.ts"
+import { byModule, leastLevel } from "./config/LogLevels.ts"
 import { identified } from "./config/Reloading.ts"
 import { inactiveSections, listenProblem } from "./config/StartupNotices.ts"
 import * as Stores from "./config/Stores.ts"
@@ -196,8 +197,6 @@ const npmGone = Effect.suspend(() => {
 const hostOf = (config: GatewayConfig) =>
   config.server.host.includes(":") ? `[${config.server.host}]` : config.server.host
 
-const logLevels = { trace: "Trace", debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
-
 const serve = Command.make("serve", { config }, ({ config: file }) =>
   Effect.gen(function*() {
     const config = yield* loadConfig(file)
@@ -225,7 +224,12 @@ const serve = Command.make("serve", { config }, ({ config: file }) =>
     return yield* Effect.raceFirst(service, npmGone).pipe(
       Effect.catchTag("ServeError", () =>
         failed(`cannot listen on ${config.server.host}:${config.server.port}; is it in use already?`)),
-      Effect.provideService(References.MinimumLogLevel, logLevels[config.observability.logLevel])
+      Effect.provideService(References.MinimumLogLevel, leastLevel(config.observability)),
+      Effect.updateService(
+        Logger.CurrentLoggers,
+        (loggers) =>
+          new Set(Array.from(loggers, byModule(config.observability)))
+      )
     )
   })).pipe(Command.withDescription("Runs the HTTP service"))
 

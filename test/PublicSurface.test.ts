@@ -7,12 +7,12 @@ const names = (text: string): ReadonlyArray<string> => text.trim().split(/\s+/)
 
 /** Plugins, modules and what puts them together. */
 const own = names(`
-  Anthropic Audit AuditJsonl AuditNoop AuditSql AuditVerify BudgetMigrations BudgetsMemory
+  AccessLog Anthropic Audit AuditJsonl AuditNoop AuditSql AuditVerify BudgetMigrations BudgetsMemory
   BudgetsPostgres BudgetsRedis BudgetsSqlite ConfigFile ConnectionFailed Gateway GatewayClient GatewayConfig
   GatewayEmbeddingModel GatewayLanguageModel GatewayLayer GatewayServer InProcess
   HeaderMetadata IdentityJwt IdentityKeys Jobs JobStoreSql KeysSql ModelRegistryLayer Moderation NoopInterceptor Ollama
-  OpenAi OutboundUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries Sandbox Sql Stores
-  TypeRegistryFolder TypeRegistryHttp TypeRegistryMemory UsageLogLines UsageNoop UsageSql Webhook
+  OpenAi OpenTelemetry OutboundUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries RequestMetrics RequestTraces Sandbox Sql Stores
+  ToldHeaders TypeRegistryFolder TypeRegistryHttp TypeRegistryMemory UsageLogLines UsageNoop UsageSql Webhook
 `)
 
 /** Of `llm-gateway/sdk`: what plugins and callers share. */
@@ -23,7 +23,7 @@ const shared = names(`
   GatewayInProcess GatewayRpc Gts HealthInfo
   Identity Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue Job JobExpired JobNotFound JobStore
   KeyJson Keys MethodNotAllowed Model ModelDeprecated ModelList ModelNotApproved ModelNotFound
-  ModelRegistry NotFound Operation Outbound Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
+  ModelRegistry NotFound Operation Outbound OutboundHeaders Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
   ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited
   RateLimits RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound
   StoreUnavailable Tenants TimeoutPhase TokenCount Tool TypeRegistry Unauthorized Usage UsageGroup UsageLog UsageQuestion

@@ -188,6 +188,17 @@ export const Amount = Schema.Union([
   SchemaTransformation.transform<number, number | string>({ decode: Number, encode: (value) => value })
 ))
 
+const shareProblem = "expected a number from 0 to 1"
+
+/** A share of the whole, 0 to 1. */
+export const Share = Schema.Union([
+  Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 })),
+  Schema.String.check(Schema.makeFilter((text: string) => /^(?:0(?:\.\d{1,9})?|1(?:\.0{1,9})?)$/.test(text)))
+]).annotate({ message: shareProblem }).pipe(Schema.decodeTo(
+  Schema.Finite,
+  SchemaTransformation.transform<number, number | string>({ decode: Number, encode: (value) => value })
+))
+
 /** `true` or `false`. */
 export const Switch = Schema.Union([Schema.Boolean, Schema.Literals(["true", "false"])]).annotate({
   message: "expected true or false"

@@ -25,6 +25,7 @@ import {
   secretAbsentIfEmpty,
   secrets,
   section,
+  Share,
   Switch,
   Text
 } from "./Fields.ts"
@@ -123,7 +124,8 @@ const Tenant = section({
   models: Schema.optionalKey(Schema.Array(Text)),
   rate_limits: defaulted(Schema.Array(RateLimit), []),
   budgets: defaulted(Schema.Array(Budget), []),
-  interceptors: defaulted(Schema.Array(Text), [])
+  interceptors: defaulted(Schema.Array(Text), []),
+  capture_content: defaulted(Switch, false)
 })
 
 // ------------------------------------------------------------------------------------------------------------------
@@ -460,10 +462,36 @@ const TypeRegistry = section(
     (registry.folder === undefined) === (registry.url === undefined) ? "needs either a folder or a url" : undefined
 )
 
+const LogLevel = oneOf(["trace", "debug", "info", "warn", "error"])
+
+/** By the names of `LogModule`. */
+const LogLevels = section({
+  access: Schema.optionalKey(LogLevel),
+  budgets: Schema.optionalKey(LogLevel),
+  identity: Schema.optionalKey(LogLevel),
+  interceptors: Schema.optionalKey(LogLevel),
+  jobs: Schema.optionalKey(LogLevel),
+  limits: Schema.optionalKey(LogLevel),
+  models: Schema.optionalKey(LogLevel),
+  outbound: Schema.optionalKey(LogLevel),
+  records: Schema.optionalKey(LogLevel),
+  requests: Schema.optionalKey(LogLevel),
+  sql: Schema.optionalKey(LogLevel)
+})
+
+const Traces = section({
+  sampling: defaulted(Share, 1),
+  tell_providers: defaulted(Switch, false)
+})
+
 const Observability = section({
   otlp: absentIfEmpty(HttpUrlOrEmpty),
+  otlp_headers: defaulted(Schema.Record(Schema.String, Schema.RedactedFromValue(Text)), {}),
+  traces: defaulted(Traces, {}),
   metrics: defaulted(Switch, true),
-  log_level: defaulted(oneOf(["trace", "debug", "info", "warn", "error"]), "info")
+  access_log: defaulted(Switch, false),
+  log_level: defaulted(LogLevel, "info"),
+  log_levels: defaulted(LogLevels, {})
 })
 
 // ------------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import { compilePatterns } from "../modules/modelRegistry/ModelPattern.ts"
 import { Memory } from "../modules/modelRegistry/Discovery.ts"
 import * as Registry from "../modules/modelRegistry/Registry.ts"
 import * as OutboundUndici from "../modules/outbound/OutboundUndici.ts"
+import * as ToldHeaders from "../modules/outbound/ToldHeaders.ts"
 import * as TypeRegistryFolder from "../modules/typeRegistry/TypeRegistryFolder.ts"
 import * as TypeRegistryHttp from "../modules/typeRegistry/TypeRegistryHttp.ts"
 import * as Anthropic from "../plugins/providers/anthropic/Anthropic.ts"
@@ -37,6 +38,7 @@ import { nanoUsd, policiesOf } from "./Policies.ts"
 import { ProviderPool } from "./ProviderPool.ts"
 import * as Reloading from "./Reloading.ts"
 import * as Stores from "./Stores.ts"
+import * as Telemetry from "./Telemetry.ts"
 
 /** The plugin of one configured provider. A new kind of provider is one more case. */
 const providerLayer = (slug: string, config: ProviderConfig) => {
@@ -179,6 +181,14 @@ export interface GatewayLayerOptions {
   readonly load?: Reloading.LoadConfig
 }
 
+/** How providers are reached. */
+const outbound = ({ defaults, observability }: GatewayConfig, connectTimeout: () => number) => {
+  const undici = OutboundUndici.layerWith({ breaker: defaults.breaker, connectTimeout })
+  return observability.otlp !== undefined && observability.traces.tellProviders
+    ? Layer.provideMerge(ToldHeaders.layer, undici)
+    : undici
+}
+
 /** What a reload builds anew, over what it leaves as it is. */
 const generation = (options: GatewayLayerOptions, memory: Memory) => (config: GatewayConfig) => {
   const providers = Object.entries(config.providers).map(([slug, provider]) => pooledProvider(slug, provider))
@@ -218,27 +228,28 @@ const generation = (options: GatewayLayerOptions, memory: Memory) => (config: Ga
 /** Everything that the configuration describes, short of the listening socket. */
 export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) => {
   const { concurrency, lease, maxUnfinished, ttl } = config.jobs
+  // What a reload changes in what it does not build anew.
   let connectTimeout = config.defaults.timeouts.connect
+  let takesContent = Telemetry.takesContentOf(config)
   return Jobs.layer({ concurrency, leaseMs: lease, maxUnfinished, ttlMs: ttl }).pipe(
     Layer.provideMerge(Reloading.layer({
       config,
       build: generation(options, new Memory()),
-      replaced: ({ defaults }) => {
-        connectTimeout = defaults.timeouts.connect
+      replaced: (next) => {
+        connectTimeout = next.defaults.timeouts.connect
+        takesContent = Telemetry.takesContentOf(next)
       },
       ...(options.load === undefined ? {} : { load: options.load })
     })),
     Layer.provide(Layer.mergeAll(Overlay.Base.layer, ProviderPool.layer)),
+    Layer.provideMerge(Telemetry.layer(config, (tenant) => takesContent(tenant)).pipe(Layer.provide(Routes.layer()))),
     Layer.provideMerge(Stores.layer(config)),
     Layer.provideMerge(Layer.mergeAll(
       Reloading.tenants(config),
       UsageSinkRegistry.layer,
       Health.layer,
       AttemptCounts.layer().pipe(Layer.provide(Routes.layer())),
-      OutboundUndici.layerWith({
-        breaker: config.defaults.breaker,
-        connectTimeout: () => connectTimeout
-      })
+      outbound(config, () => connectTimeout)
     ))
   )
 }

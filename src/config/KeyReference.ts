@@ -3,6 +3,7 @@
  * JSON Schema takes its descriptions from here, and docs/CONFIGURATION.md its tables; tests keep all three equal.
  * In paths, `<name>` stands for a name of the user's own and `[]` for any item of a list.
  */
+import type { LogModule } from "../sdk/Log.ts"
 
 /** One key. */
 export interface KeyEntry {
@@ -26,6 +27,21 @@ const off = (path: string, type: string, standard: string, meaning: string): Key
   ...on(path, type, standard, meaning),
   active: false
 })
+
+/** The modules that a log level can be set for, and what they tell of. */
+const logModules: ReadonlyArray<readonly [LogModule, string]> = [
+  ["access", "The line for each request."],
+  ["budgets", "The store of budgets."],
+  ["identity", "Keys and tokens."],
+  ["interceptors", "Interceptors that fail."],
+  ["jobs", "Jobs and their store."],
+  ["limits", "The store of rate limits."],
+  ["models", "What providers say that they have."],
+  ["outbound", "Connections to providers, their breakers and keys."],
+  ["records", "Usage records and audit events."],
+  ["requests", "Requests that fail by a fault in the gateway or a plugin."],
+  ["sql", "The database."]
+]
 
 /** All keys, in the order of the page. */
 export const keyReference: ReadonlyArray<KeyEntry> = [
@@ -187,6 +203,12 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "list of names",
     "[]",
     "Interceptors that its requests, and those of the tenants below it, go through."
+  ),
+  on(
+    "tenants.<name>.capture_content",
+    "true, false",
+    "false",
+    "Whether traces of its requests, and of those of the tenants below it, hold what was asked and answered."
   ),
 
   on(
@@ -555,9 +577,33 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("type_registry.ttl", "duration", "5m", "How long a schema of a remote registry is kept."),
 
   on("observability", "mapping", "{}", "What the gateway tells about itself."),
-  off("observability.otlp", "URL", "", "An OpenTelemetry collector; an empty text means none."),
+  on(
+    "observability.otlp",
+    "URL",
+    "",
+    "An OpenTelemetry collector that takes OTLP over HTTP; traces go to /v1/traces below it, metrics to /v1/metrics. An empty text means none."
+  ),
+  on("observability.otlp_headers", "mapping", "{}", "Headers of each export, such as an authorization. Secret."),
+  on("observability.traces", "mapping", "{}", "What is traced, where there is a collector."),
+  on(
+    "observability.traces.sampling",
+    "number from 0 to 1",
+    "1",
+    "The share of requests that are traced. A request that comes with a traceparent is traced if its caller traces it."
+  ),
+  on(
+    "observability.traces.tell_providers",
+    "true, false",
+    "false",
+    "Whether providers get a traceparent header with each call."
+  ),
   on("observability.metrics", "true, false", "true", "Whether /metrics is served."),
-  on("observability.log_level", "trace, debug, info, warn, error", "info", "What is logged: this, and what is worse.")
+  on("observability.access_log", "true, false", "false", "Whether each request leaves a line in the log."),
+  on("observability.log_level", "trace, debug, info, warn, error", "info", "What is logged: this, and what is worse."),
+  on("observability.log_levels", "mapping", "{}", "Another level for one module of the gateway."),
+  ...logModules.map(([module, meaning]) =>
+    on(`observability.log_levels.${module}`, "trace, debug, info, warn, error", "", meaning)
+  )
 ]
 
 /** The row of a key in the tables of docs/CONFIGURATION.md. */

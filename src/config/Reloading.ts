@@ -9,6 +9,7 @@ import { Cause, Context, DateTime, Effect, Exit, Layer, Option, Scope, Semaphore
 import { hash } from "node:crypto"
 import { AttemptCounts } from "../gateway/AttemptCounts.ts"
 import { Gateway } from "../gateway/Gateway.ts"
+import { RequestMetrics } from "../gateway/RequestMetrics.ts"
 import { ConfiguredKeys } from "../modules/identity/KeysSql.ts"
 import { AuditTrail } from "../sdk/AuditSink.ts"
 import { Configuration, type ConfigurationStatus } from "../sdk/Configuration.ts"
@@ -122,7 +123,7 @@ const handingOn = (live: { readonly current: Generation }, base: Base["Service"]
   )
 
 /** The models that a configuration names, which metrics tell apart. */
-export const namedModels = ({ models, routes }: GatewayConfig): ReadonlyArray<string> => [
+const namedModels = ({ models, routes }: GatewayConfig): ReadonlyArray<string> => [
   ...models.map(({ id }) => id),
   ...Object.values(routes).flatMap((route) =>
     route.models.map((model) => typeof model === "string" ? model : model.model)
@@ -211,7 +212,13 @@ export const layer = <E extends { readonly message: string }, R>(
     })
 
     const live = { current: yield* open(config) }
-    counts.tellApart(namedModels(config))
+    const metrics = Option.getOrUndefined(yield* Effect.serviceOption(RequestMetrics))
+    const tellApart = (config: GatewayConfig): void => {
+      const models = namedModels(config)
+      counts.tellApart(models)
+      metrics?.tellApart(models)
+    }
+    tellApart(config)
     let status = yield* statusOf(config)
 
     const retired = ({ gateway, scope }: Generation) =>
@@ -227,7 +234,7 @@ export const layer = <E extends { readonly message: string }, R>(
       live.current = next
       liveTenants.current = Tenant.tenantsOf(policiesOf(next.config))
       keys?.replace(next.config.auth.keys.map(Stores.apiKey))
-      counts.tellApart(namedModels(next.config))
+      tellApart(next.config)
       replaced(next.config)
       status = loaded
       yield* Effect.forkIn(retired(before), parent)

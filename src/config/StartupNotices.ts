@@ -15,8 +15,7 @@ const later = (what: string): string => `${what} not active yet in this version`
 /** Sections with defaults: only those that the file writes out are worth a notice. */
 const notYet: ReadonlyArray<readonly [string, string]> = [
   ["storage.files", later("files are")],
-  ["storage.fetch", later("fetched media are")],
-  ["observability.otlp", later("traces are")]
+  ["storage.fetch", later("fetched media are")]
 ]
 
 /** The tenant on whose account everybody's requests run where nobody is asked for a key. */
@@ -24,7 +23,7 @@ const everybody = "default"
 
 /** What another part of the configuration keeps from acting. */
 const overruled = (config: GatewayConfig): ReadonlyArray<readonly [string, string]> => {
-  const { audit, auth, interceptors, storage, tenants, usage } = config
+  const { audit, auth, interceptors, observability, storage, tenants, usage } = config
   const found: Array<readonly [string, string]> = []
   if (auth.mode === "none") {
     const nobody = "auth.mode is none, so that nobody is asked who is calling"
@@ -54,6 +53,10 @@ const overruled = (config: GatewayConfig): ReadonlyArray<readonly [string, strin
       "usage.durability",
       "no sink of usage.sinks keeps records, so that there is nothing that strict could wait for"
     ])
+  }
+  if (observability.otlp === undefined) {
+    const noCollector = "there is no observability.otlp to send traces to"
+    found.push(["observability.traces", noCollector], ["observability.otlp_headers", noCollector])
   }
   if (audit.sinks.every(({ type }) => type === "noop")) {
     found.push(["defaults.budget_warnings", "warnings are audit events, and audit.sinks has no sink for them"])

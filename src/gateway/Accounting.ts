@@ -4,6 +4,7 @@
  */
 import { Cause, Exit } from "effect"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
+import { text } from "../sdk/Content.ts"
 import type { GatewayError } from "../sdk/GatewayError.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { costNanoUsd, isPriced, usd } from "../sdk/Pricing.ts"
@@ -12,6 +13,7 @@ import type { EstimateReason, UsageRecord } from "../sdk/UsageSink.ts"
 import { annotate } from "../sdk/Wire.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
 import type { Asked, Operation } from "./Operation.ts"
+import { maxContent } from "./RequestTraces.ts"
 import { estimateContent, estimateInput, estimateText } from "./TokenEstimate.ts"
 
 /** What some usage costs with a model, nano-USD; undefined where nobody knows. */
@@ -66,11 +68,14 @@ export const accountResponse = (exchange: Exchange, request: ChatRequest, respon
  */
 export class StreamAccount {
   readonly #exchange: Exchange
+  /** The first choice's text so far, where the trace wants it. */
+  #text: string | undefined
   #outputTokens = 0
   #pending = ""
 
   constructor(exchange: Exchange) {
     this.#exchange = exchange
+    if (exchange.trace?.takesContent === true) this.#text = ""
   }
 
   /** Takes note of a chunk, and gives it back; the one with the usage has the cost added. */
@@ -80,6 +85,7 @@ export class StreamAccount {
       this.#exchange.isAnswered = true
     }
     for (const delta of chunk.delta) {
+      if (this.#text !== undefined && delta.type === "text" && (chunk.choice ?? 0) === 0) this.#keep(delta.text)
       if (delta.type === "text" || delta.type === "refusal") this.#count(delta.text)
       else if (delta.type === "reasoning") this.#count(delta.text ?? "")
       else if (delta.type === "tool_call") this.#count(delta.arguments ?? "")
@@ -89,7 +95,8 @@ export class StreamAccount {
 
   /** Estimates what the provider did not tell, at the end of the stream. */
   settle(request: ChatRequest): void {
-    const { isAnswered, usage } = this.#exchange
+    const { isAnswered, trace, usage } = this.#exchange
+    if (this.#text !== undefined) trace?.content("output", [text(this.#text)])
     // The figures of an answer that has ended are the provider's to tell.
     if (usage !== undefined && isAnswered) return
     const outputTokens = this.#outputTokens + estimateText(this.#pending)
@@ -100,9 +107,14 @@ export class StreamAccount {
     }
   }
 
+  /** What is longer than a span takes is not kept. */
+  #keep(said: string): void {
+    if (this.#text !== undefined && this.#text.length <= maxContent) this.#text += said
+  }
+
   /** Deltas are often shorter than a token: they are counted joined. */
-  #count(text: string): void {
-    this.#pending += text
+  #count(said: string): void {
+    this.#pending += said
     if (this.#pending.length < 1024) return
     this.#outputTokens += estimateText(this.#pending)
     this.#pending = ""

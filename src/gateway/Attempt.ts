@@ -8,6 +8,7 @@ import type { EndpointClass } from "../sdk/Breakers.ts"
 import type { Timeouts } from "../sdk/Caller.ts"
 import type { ChatChunk, ChatResponse } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
+import { OutboundHeaders } from "../sdk/Outbound.ts"
 import { type ChatCall, isHeldBack, ProviderError } from "../sdk/Provider.ts"
 import type { Usage } from "../sdk/Usage.ts"
 import type { EstimateReason } from "../sdk/UsageSink.ts"
@@ -150,16 +151,22 @@ const reported = <A, R>(
     const { id } = candidate.model
     exchange.model = candidate.model
     const call = new Call(exchange, id, timeouts, health)
-    return Effect.onExit(attempt(call), (exit) => {
+    const trace = exchange.trace?.attempt(candidate.model)
+    const made = trace?.traceparent === undefined
+      ? attempt(call)
+      : Effect.provideService(attempt(call), OutboundHeaders, { traceparent: trace.traceparent })
+    return Effect.onExit(made, (exit) => {
       const outcome = outcomeOf(exit)
       const givenUp = givenUpIn(exit)
-      exchange.attempts.push({
+      const report: AttemptReport = {
         model: id,
         info: candidate.model,
         outcome,
         durationMs: call.elapsed(),
         ...(givenUp === undefined ? {} : { givenUp })
-      })
+      }
+      exchange.attempts.push(report)
+      trace?.end(report)
       counts.add(candidate.model, outcome, exchange.preferred !== undefined && exchange.preferred.id !== id)
       if (Exit.isSuccess(exit)) return Effect.void
       const failure = exit.cause.reasons.find(Cause.isFailReason)

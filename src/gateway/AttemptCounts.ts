@@ -1,14 +1,12 @@
 /**
  * How many attempts there have been, by model and outcome, since this process began: what `/metrics` tells. Counting is an
  * addition in a `Map`, so that it costs the way of a request next to nothing; they become metrics when somebody asks.
- *
- * Only models that the operator has named are told apart. Which ones there are beside them is for callers to say, and
- * metrics whose number callers decide would be a way to fill the memory of whatever collects them.
  */
 import { Context, Layer } from "effect"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { Routes } from "../sdk/Routes.ts"
 import type { AttemptReport } from "./Exchange.ts"
+import { type ModelLabel, ModelLabels } from "./SeriesLabels.ts"
 
 /** The attempts of one provider with one model. */
 export interface AttemptCount {
@@ -41,39 +39,30 @@ class Count implements AttemptCount {
   readonly byOutcome = new Map<AttemptReport["outcome"], number>()
   fallbacks = 0
 
-  constructor(provider: string, model: string) {
+  constructor({ model, provider }: ModelLabel) {
     this.provider = provider
     this.model = model
   }
 }
 
 const make = (models: ReadonlyArray<string>, routes: Routes["Service"]): AttemptCounts["Service"] => {
-  const configured = new Set(models)
-  for (const route of routes.all()) for (const { model } of route.models) configured.add(model)
-  /** By canonical id, and for all others of a provider by its slug, which has no `::`. */
-  const counts = new Map<string, Count>()
-
-  const countOf = ({ id, model, provider }: ModelInfo): Count => {
-    const known = counts.get(id)
+  const labels = new ModelLabels(models, routes)
+  const counts = new Map<ModelLabel, Count>()
+  const countOf = (model: ModelInfo): Count => {
+    const label = labels.of(model)
+    const known = counts.get(label)
     if (known !== undefined) return known
-    const isConfigured = configured.has(id) || configured.has(model)
-    const key = isConfigured ? id : provider
-    const found = counts.get(key)
-    if (found !== undefined) return found
-    const made = new Count(provider, isConfigured ? id : "other")
-    counts.set(key, made)
+    const made = new Count(label)
+    counts.set(label, made)
     return made
   }
-
   return {
     add: (model, outcome, isFallback) => {
       const count = countOf(model)
       count.byOutcome.set(outcome, (count.byOutcome.get(outcome) ?? 0) + 1)
       if (isFallback && outcome === "ok") count.fallbacks++
     },
-    tellApart: (models) => {
-      for (const model of models) configured.add(model)
-    },
+    tellApart: (models) => labels.tellApart(models),
     all: () => Array.from(counts.values())
   }
 }

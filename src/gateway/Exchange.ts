@@ -9,7 +9,8 @@ import {
   CurrentRequest,
   type Repeatable,
   type RequestOptions,
-  type Timeouts
+  type Timeouts,
+  type TraceParent
 } from "../sdk/Caller.ts"
 import type { FinishReason } from "../sdk/Chat.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
@@ -19,6 +20,7 @@ import type { RateLevel } from "../sdk/RateLimits.ts"
 import type { Usage } from "../sdk/Usage.ts"
 import type { EstimateReason } from "../sdk/UsageSink.ts"
 import type { Skipped } from "./Plan.ts"
+import type { RequestTrace } from "./RequestTraces.ts"
 import { Taken } from "./Taken.ts"
 
 /** How one call to one provider went. */
@@ -49,6 +51,8 @@ export class Exchange {
   readonly timeouts: Partial<Timeouts>
   /** The conversation that the caller says the request belongs to. */
   readonly conversationId: string | undefined
+  /** The caller's span, where requests are traced. */
+  readonly traceParent: TraceParent | undefined
   /** Unix ms. */
   readonly startedAt: number
   readonly #clock: Clock.Clock
@@ -82,6 +86,8 @@ export class Exchange {
   rateLevels: ReadonlyArray<RateLevel> = []
   /** What a request to a model without a known price costs, nano-USD; absent: nothing is known. */
   flatNanoUsd: number | undefined
+  /** The request's span, where it is traced. */
+  trace: RequestTrace | undefined
   /** Time spent waiting for providers until the answer (or, for a stream, its first content) was there, ms. */
   upstreamMs = 0
 
@@ -94,6 +100,7 @@ export class Exchange {
     readonly streamed: boolean
     readonly timeouts: Partial<Timeouts>
     readonly conversationId?: string
+    readonly traceParent?: TraceParent
     readonly clock: Clock.Clock
   }) {
     this.requestId = options.requestId
@@ -106,6 +113,7 @@ export class Exchange {
     this.streamed = options.streamed
     this.timeouts = options.timeouts
     this.conversationId = options.conversationId
+    this.traceParent = options.traceParent
     this.#clock = options.clock
     this.startedAt = options.clock.currentTimeMillisUnsafe()
     this.#startedNanos = options.clock.monotonicTimeNanosUnsafe()
@@ -170,6 +178,7 @@ export const start = Effect.fnUntraced(function*(
     streamed,
     timeouts: options.timeouts ?? {},
     ...(options.conversationId === undefined ? {} : { conversationId: options.conversationId }),
+    ...(options.traceParent === undefined ? {} : { traceParent: options.traceParent }),
     clock: yield* Clock.Clock
   })
 })

@@ -18,7 +18,11 @@ import {
   type InterceptorError,
   type Verdict
 } from "../sdk/Interceptor.ts"
+import { logOf } from "../sdk/Log.ts"
 import { describeDefect } from "./Defect.ts"
+import { tellVerdict } from "./RequestTraces.ts"
+
+const log = logOf("interceptors")
 
 /** Those of the interceptors that see this caller's requests, in their order. */
 export const interceptorsOf = (
@@ -75,13 +79,18 @@ const describe = (cause: Cause.Cause<InterceptorError>): Readonly<Record<string,
 /** Asks an interceptor for its verdict, under its own time limit and failure mode. */
 const judge = <A>(
   { failure = "closed", name, timeoutMs }: Interceptor,
-  { requestId }: InterceptorContext,
+  context: InterceptorContext,
   asked: Effect.Effect<Verdict<A>, InterceptorError>,
   isValue: (value: unknown) => boolean
 ): Effect.Effect<Verdict<A>> => {
   const otherwise = (details: Readonly<Record<string, unknown>>) =>
     Effect.as(
-      Effect.logError("an interceptor failed", { interceptor: name, requestId, failure, ...details }),
+      log.error("an interceptor failed", {
+        interceptor: name,
+        requestId: context.requestId,
+        failure,
+        ...details
+      }),
       failure === "open" ? allow : { type: "block", reason: outOfOrder } as const
     )
   const limited = timeoutMs === undefined
@@ -94,9 +103,11 @@ const judge = <A>(
     // Where the request itself is interrupted, nothing comes here: an interruption in the exit is the interceptor's own.
     if (Exit.isFailure(exit)) return otherwise(describe(exit.cause))
     const verdict: unknown = exit.value
-    return isVerdict(verdict, isValue)
-      ? Effect.succeed(exit.value)
-      : otherwise({ error: "the verdict is none of allow, block and modify, or its value has the wrong shape" })
+    if (isVerdict(verdict, isValue)) {
+      if (exit.value.type !== "allow") tellVerdict(context, name, exit.value.type)
+      return Effect.succeed(exit.value)
+    }
+    return otherwise({ error: "the verdict is none of allow, block and modify, or its value has the wrong shape" })
   }))
 }
 
@@ -217,7 +228,7 @@ const guarded = (
   const broken = (details: Readonly<Record<string, unknown>>) =>
     Stream.fromEffect(
       Effect.andThen(
-        Effect.logError("an interceptor failed", { interceptor: name, requestId: context.requestId, ...details }),
+        log.error("an interceptor failed", { interceptor: name, requestId: context.requestId, ...details }),
         Effect.fail(blocked(name, outOfOrder))
       )
     )

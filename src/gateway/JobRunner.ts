@@ -8,10 +8,13 @@ import type { Repeatable } from "../sdk/Caller.ts"
 import { fail, type GatewayError, InternalError } from "../sdk/GatewayError.ts"
 import type { JobFailure } from "../sdk/Job.ts"
 import type { JobEnd, JobStore, TakenJob } from "../sdk/JobStore.ts"
+import { logOf } from "../sdk/Log.ts"
 import type { UsageLog } from "../sdk/UsageLog.ts"
 import { describeDefect } from "./Defect.ts"
 import type { JobKind } from "./JobOperations.ts"
 import * as JobOperations from "./JobOperations.ts"
+
+const told = logOf("jobs")
 
 /** How jobs are run. */
 export interface JobRunnerOptions {
@@ -88,7 +91,7 @@ export const make = Effect.fnUntraced(function*(
       Effect.map((isMine) => {
         if (isMine) ended.set(end.status, (ended.get(end.status) ?? 0) + 1)
       }),
-      Effect.catch(({ message }) => Effect.logError(`the end of a job could not be kept: ${message}`, { job: job.id })),
+      Effect.catch(({ message }) => told.error(`the end of a job could not be kept: ${message}`, { job: job.id })),
       Effect.uninterruptible
     )
 
@@ -106,7 +109,7 @@ export const make = Effect.fnUntraced(function*(
     const error = cause.reasons.find(Cause.isFailReason)?.error
     if (error !== undefined) return failure(error)
     const defect = cause.reasons.find(Cause.isDieReason)
-    yield* Effect.logError("a job failed with a defect", { job: job.id, ...describeDefect(defect?.defect) })
+    yield* told.error("a job failed with a defect", { job: job.id, ...describeDefect(defect?.defect) })
     return failure(
       fail(new InternalError({ message: `the gateway failed; ask its operator about job ${job.id}` }))
     )

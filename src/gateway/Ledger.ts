@@ -9,8 +9,11 @@
 import { Effect, Exit, Option, Scope } from "effect"
 import { Budgets, type Settlement } from "../sdk/Budgets.ts"
 import { fail, type GatewayError, StoreUnavailable } from "../sdk/GatewayError.ts"
+import { logOf } from "../sdk/Log.ts"
 import { LedgerTransaction, SinkError, type UsageRecord, type UsageSink, UsageSinkRegistry } from "../sdk/UsageSink.ts"
 import * as RecordQueue from "./RecordQueue.ts"
+
+const log = logOf("records")
 
 /** What is left of a finished request. */
 export interface LedgerEntry {
@@ -26,6 +29,8 @@ export interface LedgerOptions {
   readonly lingerMs?: number
   /** How long an answer waits for its record under `strict`, ms; default 5,000. */
   readonly commitTimeoutMs?: number
+  /** Is told of each queue, for as long as the queue is there. */
+  readonly watched?: (name: string, stats: RecordQueue.RecordQueueStats) => Effect.Effect<void, never, Scope.Scope>
 }
 
 /** The ledger of one gateway. */
@@ -57,7 +62,7 @@ const stalled = unavailable(
 
 /** Makes the ledger over the registered sinks. Its scope's end waits until what is in it is written. */
 export const make = Effect.fnUntraced(function*(
-  { commitTimeoutMs = defaultCommitTimeout, durability = "batched", lingerMs = 0 }: LedgerOptions
+  { commitTimeoutMs = defaultCommitTimeout, durability = "batched", lingerMs = 0, watched }: LedgerOptions
 ): Effect.fn.Return<Ledger, never, UsageSinkRegistry | Scope.Scope> {
   const sinks = yield* UsageSinkRegistry
   const budgets = Option.getOrUndefined(yield* Effect.serviceOption(Budgets))
@@ -82,6 +87,9 @@ export const make = Effect.fnUntraced(function*(
       lingerMs,
       write: (records) => sink.write(records)
     }).pipe(Effect.provideService(Scope.Scope, own))
+    if (watched !== undefined) {
+      yield* Effect.provideService(watched(`usage_${sink.name}`, queue.stats), Scope.Scope, own)
+    }
     others.set(sink, { queue, scope: own })
     return queue
   })
@@ -108,7 +116,7 @@ export const make = Effect.fnUntraced(function*(
       (settlement) =>
         Effect.catch(store.settle([settlement]), (error) =>
           error.code === "validation_error"
-            ? Effect.logError("a budget cannot be settled; its reservation is left to expire", {
+            ? log.error("a budget cannot be settled; its reservation is left to expire", {
               reservation: settlement.id.slice(0, maxShown),
               actualNanoUsd: settlement.actualNanoUsd,
               error: error.message
@@ -152,6 +160,7 @@ export const make = Effect.fnUntraced(function*(
     lingerMs: isStrict ? 0 : lingerMs,
     write: commit
   })
+  if (watched !== undefined) yield* watched("ledger", queue.stats)
 
   /** What was written when the last answer gave up waiting: as long as that is all, so would the next one. */
   let inVain = -1

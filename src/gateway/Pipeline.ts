@@ -10,6 +10,7 @@ import { Windows } from "../sdk/BudgetWindow.ts"
 import { CurrentRequest, type Timeouts } from "../sdk/Caller.ts"
 import { fail, type GatewayError, InternalError } from "../sdk/GatewayError.ts"
 import { type Interceptor, type InterceptorContext, InterceptorRegistry } from "../sdk/Interceptor.ts"
+import { logOf } from "../sdk/Log.ts"
 import { type ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ProviderRegistry } from "../sdk/Provider.ts"
 import { RateLimits } from "../sdk/RateLimits.ts"
@@ -19,6 +20,7 @@ import type { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import { totalInput, totalOutput } from "../sdk/Usage.ts"
 import type { UsageSinkRegistry } from "../sdk/UsageSink.ts"
 import { recordsOf } from "./Accounting.ts"
+import { AccessLog } from "./AccessLog.ts"
 import * as Admission from "./Admission.ts"
 import { AttemptCounts } from "./AttemptCounts.ts"
 import type { AttemptWatch } from "./Attempt.ts"
@@ -31,7 +33,11 @@ import { Health } from "./Health.ts"
 import { noHeaders, withoutCredentials } from "./Interception.ts"
 import * as Ledger from "./Ledger.ts"
 import type { Asked, Operation } from "./Operation.ts"
+import { RequestMetrics } from "./RequestMetrics.ts"
+import { followVerdicts, RequestTraces } from "./RequestTraces.ts"
 import * as Resolution from "./Resolution.ts"
+
+const log = logOf("requests")
 
 /** Limits that hold where neither configuration nor request says otherwise, ms. */
 export const defaultTimeouts: Timeouts = { connect: 5_000, firstToken: 30_000, idle: 30_000, total: 600_000 }
@@ -123,7 +129,11 @@ export const make = Effect.fnUntraced(function*(
 ): Effect.fn.Return<Pipeline, never, Dependencies | Scope.Scope> {
   const health = yield* Health
   const audit = Option.getOrUndefined(yield* Effect.serviceOption(AuditTrail))
-  const ledger = yield* Ledger.make(options.ledger ?? {})
+  const metrics = Option.getOrUndefined(yield* Effect.serviceOption(RequestMetrics))
+  const ledger = yield* Ledger.make({
+    ...options.ledger,
+    ...(metrics === undefined ? {} : { watched: metrics.queue })
+  })
   const {
     graceMs = defaultGrace,
     isRemote = false,
@@ -148,6 +158,8 @@ export const make = Effect.fnUntraced(function*(
     retry: options.retry ?? defaultRetry
   })
   const breakers = Option.getOrUndefined(yield* Effect.serviceOption(Breakers))
+  const traces = Option.getOrUndefined(yield* Effect.serviceOption(RequestTraces))
+  const accessLog = Option.getOrUndefined(yield* Effect.serviceOption(AccessLog))
   const watched: AttemptWatch = {
     health,
     counts: yield* AttemptCounts,
@@ -174,6 +186,12 @@ export const make = Effect.fnUntraced(function*(
       }
     }
     const settlements = yield* admission.finish(exchange, tokens, costs)
+    metrics?.ended(exchange, consumed)
+    const [own] = consumed
+    if (own !== undefined) {
+      exchange.trace?.end(own)
+      if (accessLog !== undefined) yield* accessLog.write(exchange, own)
+    }
     if (audit?.isActive() === true) tellEnd(audit, exchange, consumed[0], interceptorOf(exit))
     yield* ledger.post(
       { records: isCharged ? consumed : [], settlements },
@@ -194,10 +212,12 @@ export const make = Effect.fnUntraced(function*(
       Effect.catch(self, (error) =>
         exchange.taken.isCounted
           ? Effect.fail(error)
-          : Effect.andThen(admission.countRequest(exchange, admission.owners(exchange)), Effect.fail(error))),
+          : Effect.andThen(admission.countRequest(exchange, admission.bindings(exchange)), Effect.fail(error))),
     began: (exchange) => {
       running++
       if (typeof unknownPrice === "object") exchange.flatNanoUsd = unknownPrice.flatNanoUsd
+      if (traces !== undefined) exchange.trace = traces.began(exchange)
+      metrics?.began(exchange)
       if (audit?.isActive() === true) tellStart(audit, exchange)
     },
     running: () => running,
@@ -209,16 +229,20 @@ export const make = Effect.fnUntraced(function*(
 const maxTag = 128
 
 const contextOf: Pipeline["contextOf"] = (exchange, active) =>
-  Effect.map(CurrentRequest, ({ headers }): InterceptorContext => ({
-    requestId: exchange.requestId,
-    caller: exchange.caller,
-    operation: exchange.operation,
-    headers: active.length === 0 ? noHeaders : withoutCredentials(headers ?? noHeaders),
-    tag: (tag) => {
-      // Not all plugins are type-checked, and what is no text would stop the sinks that write it down.
-      if (typeof tag === "string" && tag !== "") exchange.tags.push(tag.slice(0, maxTag))
+  Effect.map(CurrentRequest, ({ headers }) => {
+    const context: InterceptorContext = {
+      requestId: exchange.requestId,
+      caller: exchange.caller,
+      operation: exchange.operation,
+      headers: active.length === 0 ? noHeaders : withoutCredentials(headers ?? noHeaders),
+      tag: (tag) => {
+        // Not all plugins are type-checked, and what is no text would stop the sinks that write it down.
+        if (typeof tag === "string" && tag !== "") exchange.tags.push(tag.slice(0, maxTag))
+      }
     }
-  }))
+    if (exchange.trace !== undefined && active.length > 0) followVerdicts(context, exchange.trace)
+    return context
+  })
 
 /** Takes note of the time that the providers took. */
 export const waited = <A, E, R>(exchange: Exchange, self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
@@ -254,7 +278,7 @@ export const failedAttempt = ({ attempts }: Exchange, error: AttemptError): Fail
 
 /** A defect in a plugin or in the gateway is logged under the request's id and answered without details. */
 export const failed = (exchange: Exchange, defect: unknown): Effect.Effect<never, GatewayError> =>
-  Effect.logError("a request failed with a defect", { requestId: exchange.requestId, ...describeDefect(defect) }).pipe(
+  log.error("a request failed with a defect", { requestId: exchange.requestId, ...describeDefect(defect) }).pipe(
     Effect.andThen(Effect.fail(
       fail(new InternalError({ message: `the gateway failed; ask its operator about request ${exchange.requestId}` }))
     ))

@@ -6,9 +6,12 @@
  * While one batch is being written the next one gathers, so batches grow with the load by themselves.
  */
 import { type Array as Arr, Cause, Clock, Effect, Exit, Fiber, Latch, Random, type Scope } from "effect"
+import { logOf } from "../sdk/Log.ts"
 import type { RetryOptions } from "../sdk/Routes.ts"
 import type { SinkError } from "../sdk/UsageSink.ts"
 import { describeDefect } from "./Defect.ts"
+
+const log = logOf("records")
 
 /** Options of a queue. */
 export interface RecordQueueOptions<A> {
@@ -184,7 +187,7 @@ class Queue<A> implements RecordQueue<A>, RecordQueueStats {
   #tellDrops(): Effect.Effect<void> {
     const records = this.dropped - this.#told
     this.#told = this.dropped
-    return records === 0 ? Effect.void : Effect.logError(`${this.#options.name}: records were lost`, {
+    return records === 0 ? Effect.void : log.error(`${this.#options.name}: records were lost`, {
       records,
       because: this.#closed ? "they could not be written before the end" : "the queue is full",
       lostInAll: this.dropped,
@@ -227,7 +230,7 @@ class Queue<A> implements RecordQueue<A>, RecordQueueStats {
         const now = clock.currentTimeMillisUnsafe()
         if (now - toldAt >= quietMs || now < toldAt) {
           toldAt = now
-          yield* Effect.logError(`${name}: a batch could not be written and is tried again`, {
+          yield* log.error(`${name}: a batch could not be written and is tried again`, {
             records: batch.length,
             queued: this.queued,
             failures,
@@ -245,7 +248,7 @@ class Queue<A> implements RecordQueue<A>, RecordQueueStats {
           }
         }
       }
-      if (failures > 0) yield* Effect.logInfo(`${name}: batches are written again`, { failures, queued: this.queued })
+      if (failures > 0) yield* log.info(`${name}: batches are written again`, { failures, queued: this.queued })
     }
   )
 

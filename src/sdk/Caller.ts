@@ -59,6 +59,17 @@ export interface Repeatable {
   readonly isCharged: () => boolean
 }
 
+/** The caller's span, as the `traceparent` and `tracestate` headers tell it (https://www.w3.org/TR/trace-context/). */
+export interface TraceParent {
+  /** 32 hex digits. */
+  readonly traceId: string
+  /** 16 hex digits. */
+  readonly spanId: string
+  readonly sampled: boolean
+  /** The value of `tracestate`. */
+  readonly state?: string
+}
+
 /** What a caller may say about one request beside its content. */
 export interface RequestOptions {
   /** The id that answers, records and logs share; made up where absent. */
@@ -81,6 +92,8 @@ export interface RequestOptions {
   readonly tags?: ReadonlyArray<string>
   /** The conversation that the request belongs to, for usage records (`x-gateway-conversation`). */
   readonly conversationId?: string
+  /** The caller's span; the request's own becomes its child. */
+  readonly traceParent?: TraceParent
   /** The HTTP request's headers in lower case; absent in process. Interceptors get them without the credentials. */
   readonly headers?: Readonly<Record<string, string | undefined>>
 }

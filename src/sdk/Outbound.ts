@@ -32,13 +32,29 @@ export interface UpstreamOptions {
   readonly retryAfter?: (headers: UpstreamHead["headers"]) => number | undefined
 }
 
+/** A request's body that goes out as it is made, for uploads that are not to be held in memory. */
+export interface StreamedBody {
+  /**
+   * Pulled as fast as the upstream takes it, and interrupted with the request. Its failure becomes the request's, and never
+   * counts against the upstream.
+   */
+  readonly stream: Stream.Stream<Uint8Array, ProviderError>
+  /** All of its bytes, sent as `content-length`; without it the body goes out in chunks, which not every server takes. */
+  readonly bytes?: number
+  /**
+   * Set where the stream can be run once only. Without it, the stream is run anew for each of several keys; with it, the
+   * first key's answer stands, also where it refuses the key.
+   */
+  readonly once?: boolean
+}
+
 /** One request to an upstream. */
 export interface UpstreamRequest {
   readonly method: "GET" | "POST" | "DELETE"
   /** Appended to the base URL, starting with `/`. */
   readonly path: string
   readonly headers?: Readonly<Record<string, string>>
-  readonly body?: string | Uint8Array
+  readonly body?: string | Uint8Array | StreamedBody
   /** How long the connection may take to open, ms. */
   readonly connectTimeout?: number
   /** Which of the provider's breakers the request belongs to; by default what its path looks like. */
@@ -90,3 +106,8 @@ export class Outbound extends Context.Service<Outbound, {
   /** A connection pool to one upstream, for as long as the scope lives. */
   readonly upstream: (options: UpstreamOptions) => Effect.Effect<Upstream, never, Scope.Scope>
 }>()("llm-gateway/sdk/Outbound") {}
+
+/** Headers that go out with each request that the effect makes, beside the request's own; undefined: none. */
+export const OutboundHeaders: Context.Reference<Readonly<Record<string, string>> | undefined> = Context.Reference<
+  Readonly<Record<string, string>> | undefined
+>("llm-gateway/sdk/OutboundHeaders", { defaultValue: () => undefined })

@@ -2,17 +2,21 @@
  * What every dialect's routes do alike: find out who is calling, read the request's options and body, run the handler,
  * and render whatever fails in the dialect's own error body. A dialect is a codec and a list of paths on top of this.
  */
-import { Cause, Effect, Exit, Layer, Result, Stream } from "effect"
+import { Cause, Effect, Exit, Layer, Option, Result, Stream } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { isUtf8 } from "node:buffer"
 import { type Caller, CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
 import { fail, type GatewayError, InternalError, invalid, MethodNotAllowed, NotFound } from "../sdk/GatewayError.ts"
 import { Identity, PresentedSecret } from "../sdk/Identity.ts"
+import { logOf } from "../sdk/Log.ts"
 import { type Exchange, newRequestId } from "../gateway/Exchange.ts"
 import { describeDefect } from "../gateway/Defect.ts"
+import { RequestMetrics } from "../gateway/RequestMetrics.ts"
 import { readBody } from "./RequestBody.ts"
 import { requestOptions } from "./RequestHeaders.ts"
 import { exchangeHeaders } from "./ResponseHeaders.ts"
+
+const log = logOf("requests")
 
 /** Options of every dialect's routes. */
 export interface RouteOptions {
@@ -92,6 +96,12 @@ const errorResponse = (
   })
 }
 
+/** What was refused before there was an exchange is in no other figure. */
+const countRefusal = (error: GatewayError): Effect.Effect<void> =>
+  Effect.map(Effect.serviceOption(RequestMetrics), (metrics) => {
+    if (Option.isSome(metrics)) metrics.value.refused(error.code)
+  })
+
 /**
  * Runs a handler for an authenticated caller. Failures and defects become the dialect's error; an interruption (the
  * caller has gone) stays one, so that everything below is released.
@@ -127,10 +137,13 @@ export const visit = <R>(
     const exit = yield* Effect.exit(admitted({ request, requestId, began }))
     if (Exit.isSuccess(exit)) return exit.value
     const failure = exit.cause.reasons.find(Cause.isFailReason)
-    if (failure !== undefined) return errorResponse(door, failure.error, requestId, exchange)
+    if (failure !== undefined) {
+      if (exchange === undefined) yield* countRefusal(failure.error)
+      return errorResponse(door, failure.error, requestId, exchange)
+    }
     const defect = exit.cause.reasons.find(Cause.isDieReason)
     if (defect === undefined) return yield* Effect.interrupt
-    yield* Effect.logError("a request failed with a defect", { requestId, ...describeDefect(defect.defect) })
+    yield* log.error("a request failed with a defect", { requestId, ...describeDefect(defect.defect) })
     return errorResponse(door, internal(requestId), requestId, exchange)
   })
 }

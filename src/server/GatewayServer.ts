@@ -3,8 +3,15 @@
  * on it with `mount`; the service as a whole is `layer`.
  */
 import { NodeHttpServer } from "@effect/platform-node"
-import { ByteSize, Effect, Layer } from "effect"
-import { HttpIncomingMessage, HttpRouter, HttpServerError, HttpServerRequest, UrlParams } from "effect/http"
+import { ByteSize, Effect, Layer, Tracer } from "effect"
+import {
+  HttpIncomingMessage,
+  HttpMiddleware,
+  HttpRouter,
+  HttpServerError,
+  HttpServerRequest,
+  UrlParams
+} from "effect/http"
 import * as AnthropicDialect from "./anthropic/AnthropicDialect.ts"
 import { type Door, type RouteOptions, unroutable } from "./Door.ts"
 import * as Draining from "./Draining.ts"
@@ -102,6 +109,12 @@ export const mount = ({ faces, prefix, ...options }: MountOptions) => {
 /** What stands in an address's query is in no trace: some clients send their keys there, whatever the gateway asks for. */
 const noQueryInTraces = Layer.succeed(UrlParams.CurrentRedactedNames, [/^/])
 
+/** Where nobody has installed a tracer, spans go nowhere, and making one for each HTTP request is work for nothing. */
+const noIdleSpans = Layer.effect(
+  HttpMiddleware.TracerDisabledWhen,
+  Tracer.Tracer.useSync((tracer) => () => tracer === Tracer.nativeTracer)
+)
+
 /** The listening service. */
 export const layer = (options: ServerOptions) =>
   Layer.unwrap(Effect.sync(() => {
@@ -109,6 +122,7 @@ export const layer = (options: ServerOptions) =>
     return HttpRouter.serve(routes(options), { disableLogger: true, disableListenLog: true }).pipe(
       Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(options.maxBodyBytes))),
       Layer.provide(noQueryInTraces),
+      Layer.provide(noIdleSpans),
       Layer.provide(Layer.succeed(Draining.Draining, drain)),
       Layer.provideMerge(
         NodeHttpServer.layer(() => NodeListener.make((url) => doorOf(url).encodeError, drain), {

@@ -1,6 +1,6 @@
 /** The headers in which a caller of any dialect says what its body has no field for. */
 import { Result, Schema } from "effect"
-import type { RequestOptions, Timeouts } from "../sdk/Caller.ts"
+import type { RequestOptions, Timeouts, TraceParent } from "../sdk/Caller.ts"
 import type { Fallback } from "../sdk/Chat.ts"
 import { invalid, type ValidationError } from "../sdk/GatewayError.ts"
 import { RoutePolicy } from "../sdk/Routes.ts"
@@ -62,8 +62,28 @@ const tagsOf = (value: string): ReadonlyArray<string> | undefined => {
   return tags.length > maxTags || tags.some((tag) => !tagPattern.test(tag)) ? undefined : tags
 }
 
+const traceParentPattern = /^([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?$/
+const zeros = /^0+$/
+/** What the standard asks everyone to pass on at least. */
+const maxTraceState = 512
+
+/** The caller's span. A header that is broken is as good as none: https://www.w3.org/TR/trace-context/#traceparent-header. */
+const traceParentOf = (headers: Headers): TraceParent | undefined => {
+  const match = traceParentPattern.exec(headers["traceparent"] ?? "")
+  if (match === null) return undefined
+  const [, version = "", traceId = "", spanId = "", flags = ""] = match
+  if (version === "ff" || zeros.test(traceId) || zeros.test(spanId)) return undefined
+  const state = headers["tracestate"]
+  return {
+    traceId,
+    spanId,
+    sampled: (Number.parseInt(flags, 16) & 1) === 1,
+    ...(state === undefined || state.length > maxTraceState ? {} : { state })
+  }
+}
+
 /**
- * Reads `x-gateway-timeout-*`, `x-gateway-fallback`, `x-gateway-route-policy`, `x-gateway-sticky-key`, `x-gateway-user`,
+ * Reads `traceparent` and `x-gateway-timeout-*`, `x-gateway-fallback`, `x-gateway-route-policy`, `x-gateway-sticky-key`, `x-gateway-user`,
  * `x-gateway-tags` and `x-gateway-conversation`.
  */
 export const requestOptions = (headers: Headers, requestId: string): Result.Result<RequestOptions, ValidationError> => {
@@ -119,6 +139,10 @@ export const requestOptions = (headers: Headers, requestId: string): Result.Resu
       )
     }
     options.tags = read
+  }
+  if (headers["traceparent"] !== undefined) {
+    const parent = traceParentOf(headers)
+    if (parent !== undefined) options.traceParent = parent
   }
   return Result.succeed(options)
 }

@@ -11,9 +11,12 @@ import type { Exchange } from "../gateway/Exchange.ts"
 import type { Gateway } from "../gateway/Gateway.ts"
 import type { ChatChunk, ChatRequest } from "../sdk/Chat.ts"
 import { fail, type GatewayError, Overloaded } from "../sdk/GatewayError.ts"
+import { logOf } from "../sdk/Log.ts"
 import { internal } from "./Door.ts"
 import { Draining } from "./Draining.ts"
 import { exchangeHeaders } from "./ResponseHeaders.ts"
+
+const log = logOf("requests")
 
 /** Writes one stream in a dialect's framing. */
 export interface StreamWriter {
@@ -64,7 +67,7 @@ const written = (
       // A defect here is the writer's own, on a value that it cannot write; the pipeline lets none of its own through.
       Effect.catchDefect((defect) =>
         Effect.as(
-          Effect.logError("a stream could not be written", { requestId, ...describeDefect(defect) }),
+          log.error("a stream could not be written", { requestId, ...describeDefect(defect) }),
           last(writer.error(internal(requestId)))
         )
       )

@@ -27,8 +27,7 @@ describe("inactiveSections", () => {
     ].join("\n")
     assert.deepStrictEqual(inactiveSections(config(text)).map(({ line, section }) => `${line} ${section}`), [
       "4 storage.files",
-      "5 storage.fetch",
-      "6 observability.otlp"
+      "5 storage.fetch"
     ])
     for (const { reason } of inactiveSections(config(text))) assert.include(reason, "not active yet")
   })

@@ -173,14 +173,14 @@ describe.concurrent("check", () => {
     assert.include(err, "PORT: ")
   })
 
-  it("sections that do not act yet are told with their lines", async () => {
+  it("sections that do not act are told with their lines", async () => {
     const path = await file(
       "later.yaml",
-      "providers:\n  sandbox: { type: sandbox }\nobservability:\n  otlp: http://127.0.0.1:4318\n"
+      "providers:\n  sandbox: { type: sandbox }\nobservability:\n  traces: { sampling: 0.5 }\n"
     )
     const { code, out } = await run(["check", "-c", path])
     assert.strictEqual(code, 0)
-    assert.match(out, /later\.yaml:4: observability\.otlp: .*not active yet/)
+    assert.match(out, /later\.yaml:4: observability\.traces: there is no observability\.otlp/)
   })
 })
 
@@ -272,6 +272,16 @@ describe.concurrent("models and chat", () => {
 /** Each start takes seconds where the machine has other work, too, ms. */
 const severalProcesses = 60_000
 
+/** A port that was free a moment ago, for a service that does not say which one it took. */
+const freePort = async (): Promise<number> => {
+  const taken = createServer().listen(0, "127.0.0.1")
+  await once(taken, "listening")
+  const address = taken.address()
+  taken.close()
+  await once(taken, "close")
+  return typeof address === "object" && address !== null ? address.port : 0
+}
+
 describe("serve", () => {
   it("without any configuration: on loopback, with the sandbox, healthy and answering", async () => {
     const service = await serve([], { PORT: "0", OPENAI_API_KEY: secret })
@@ -298,12 +308,7 @@ describe("serve", () => {
   })
 
   it("logs what its configuration asks for, and what is worse", async () => {
-    const taken = createServer().listen(0, "127.0.0.1")
-    await once(taken, "listening")
-    const address = taken.address()
-    const port = typeof address === "object" && address !== null ? address.port : 0
-    taken.close()
-    await once(taken, "close")
+    const port = await freePort()
     const path = await file(
       "quiet.yaml",
       `server: { port: ${port} }\nproviders:\n  sandbox: { type: sandbox }\nobservability: { log_level: warn }\n`
@@ -323,6 +328,41 @@ describe("serve", () => {
     assert.notInclude(said.out, "LLM Gateway stops")
   })
 
+  it("has a line for each request where that is wanted, and tells of each module what it is told to", async () => {
+    const port = await freePort()
+    const path = await file(
+      "lines.yaml",
+      `server: { port: ${port} }\nproviders:\n  sandbox: { type: sandbox }\n` +
+        "observability: { access_log: true, log_level: error, log_levels: { access: info } }\n"
+    )
+    const child = start(["serve", "-c", path])
+    const said = collect(child)
+    const isUp = () => fetch(`http://127.0.0.1:${port}/health/ready`).then(({ ok }) => ok, () => false)
+    while (!(await isUp())) assert.isNull(child.exitCode, said.err)
+    const answer = await fetch(`http://127.0.0.1:${port}/v1/chat/completions`, {
+      method: "POST",
+      headers: { "content-type": "application/json", "x-request-id": "the-request" },
+      body: JSON.stringify({ model: "sandbox::echo", messages: [{ role: "user", content: "canaryPrompt" }] })
+    })
+    assert.strictEqual(answer.status, 200)
+    child.kill("SIGTERM")
+    await once(child, "close")
+    const lines = said.out.trim().split("\n").filter((line) => line.startsWith("{"))
+    assert.lengthOf(lines, 1, said.out)
+    assert.notInclude(said.out, "canaryPrompt")
+    const line: unknown = JSON.parse(lines[0] ?? "")
+    if (!isJson(line) || !Array.isArray(line["message"])) return assert.fail(said.out)
+    assert.strictEqual(line["message"][0], "request")
+    assert.include(line["message"][1], {
+      request_id: "the-request",
+      operation: "chat",
+      tenant: "default",
+      model_used: "sandbox::echo",
+      outcome: "completed",
+      attempts: 1
+    })
+  })
+
   it("refuses to listen beyond loopback without keys, and says what to do", async () => {
     const path = await file(
       "open.yaml",
@@ -336,13 +376,13 @@ describe("serve", () => {
     }
   })
 
-  it("says at its start which sections do not act yet", async () => {
+  it("says at its start which sections do not act", async () => {
     const path = await file(
       "later-served.yaml",
-      "server: { port: 0 }\nproviders:\n  sandbox: { type: sandbox }\nobservability:\n  otlp: http://127.0.0.1:4318\n"
+      "server: { port: 0 }\nproviders:\n  sandbox: { type: sandbox }\nobservability:\n  traces: { sampling: 0.5 }\n"
     )
     const service = await serve(["-c", path])
-    assert.match(service.said(), /later-served\.yaml:5: observability\.otlp: .*not active yet/)
+    assert.match(service.said(), /later-served\.yaml:5: observability\.traces: there is no observability\.otlp/)
     assert.strictEqual(await service.stop(), 0)
   })
 

@@ -27,6 +27,7 @@ import { type FakeUpstream, startFakeUpstream } from "../fixtures/FakeUpstream.t
 import { fault, withFault } from "../fixtures/Fault.ts"
 import { ollama } from "../fixtures/OllamaWire.ts"
 import { openAi } from "../fixtures/OpenAiWire.ts"
+import { type OtlpCollector, startCollector } from "../fixtures/OtlpCollector.ts"
 import { type Asked, type Json, type Script, sseEvent } from "../fixtures/Script.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -156,7 +157,8 @@ const nothingHasLeaked = () => {
 // The service
 // ---------------------------------------------------------------------------------------------------------------------
 
-const yaml = (url: string) => `
+const yaml = (url: string, otlp: string) => `
+observability: { otlp: "${otlp}", access_log: true }
 auth:
   mode: keys
   keys: [{ id: the-key, sha256: ${createHash("sha256").update(secrets.callerKey).digest("hex")}, tenant: acme }]
@@ -237,8 +239,8 @@ const throws = (value: unknown): never => {
   throw tellsAll(value)
 }
 
-const service = (url: string) => {
-  const config = Result.getOrThrow(ConfigFile.parse(yaml(url), "gateway.yaml", environment))
+const service = (url: string, otlp: string) => {
+  const config = Result.getOrThrow(ConfigFile.parse(yaml(url, otlp), "gateway.yaml", environment))
   const plugins = Layer.mergeAll(
     UsageSink.layer(usageSink),
     Interceptor.layer(interceptor),
@@ -261,22 +263,28 @@ const service = (url: string) => {
   )
 }
 
-const makeRuntime = (url: string) => ManagedRuntime.make(service(url))
+const makeRuntime = (url: string, otlp: string) => ManagedRuntime.make(service(url, otlp))
 
 let upstream: FakeUpstream
+let collector: OtlpCollector
 let runtime: ReturnType<typeof makeRuntime>
 let url: string
 
 beforeAll(async () => {
   upstream = await startFakeUpstream()
-  runtime = makeRuntime(upstream.url)
+  collector = await startCollector()
+  runtime = makeRuntime(upstream.url, collector.url)
   const { address } = await runtime.runPromise(HttpServer.HttpServer)
   if (address._tag === "UnixPathAddress") throw new Error("the service does not listen on TCP")
   url = `http://127.0.0.1:${address.port}`
 })
 afterAll(async () => {
+  // The last spans are sent when the service ends.
   await runtime.dispose()
   await upstream.close()
+  await collector.close()
+  assert.isAbove(collector.spans().length, 100)
+  holdsNone(allShapes, "what the collector got", collector.raw())
 })
 
 // ---------------------------------------------------------------------------------------------------------------------

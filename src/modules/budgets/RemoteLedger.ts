@@ -10,7 +10,10 @@ import { Cause, Clock, Effect, Exit, Fiber, Queue, type Schema, type Scope } fro
 import type { SqlError } from "effect/sql"
 import type { Balance, Reservation } from "../../sdk/Budgets.ts"
 import { fail, type GatewayError } from "../../sdk/GatewayError.ts"
+import { logOf } from "../../sdk/Log.ts"
 import { distinctAccounts, reservationProblem, unavailable } from "./Ledger.ts"
+
+const log = logOf("budgets")
 
 /** How long others wait for a ledger, ms. */
 export interface RemoteLedgerOptions {
@@ -74,7 +77,7 @@ export const outages = (store: string, clock: Clock.Clock): (detail: string) => 
       if (Math.abs(now - reported) < reportEvery) return error
       reported = now
       return Effect.andThen(
-        Effect.logWarning(`the budget store (${store}) does not answer: ${detail.slice(0, 300)}`),
+        log.warning(`the budget store (${store}) does not answer: ${detail.slice(0, 300)}`),
         error
       )
     })
@@ -143,14 +146,14 @@ export const make = Effect.fnUntraced(function*(
       onSuccess: () => {
         const back = silent
         silent = false
-        return back ? Effect.logInfo(`expired reservations of budgets are swept again (${store})`) : Effect.void
+        return back ? log.info(`expired reservations of budgets are swept again (${store})`) : Effect.void
       },
       onFailure: (cause) => {
         if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
         const known = silent
         silent = true
         return Effect.andThen(
-          known ? Effect.void : Effect.logWarning(`expired reservations of budgets cannot be swept (${store})`, cause),
+          known ? Effect.void : log.warning(`expired reservations of budgets cannot be swept (${store})`, cause),
           Effect.sleep(settleFirstMs)
         )
       }

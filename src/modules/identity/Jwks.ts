@@ -7,7 +7,10 @@ import { Deferred, Effect, Exit, Result, Scope, Stream } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientRequest, type HttpClientResponse } from "effect/http"
 import { createLocalJWKSet, type JSONWebKeySet } from "jose"
 import { fail, type GatewayError, StoreUnavailable } from "../../sdk/GatewayError.ts"
+import { logOf } from "../../sdk/Log.ts"
 import type { SteadyTime } from "./SteadyTime.ts"
+
+const log = logOf("identity")
 
 /** Where the keys are, and how often they are fetched. */
 export interface JwksOptions {
@@ -106,8 +109,8 @@ export const make = Effect.fnUntraced(function*(
     if (failed === (problem !== undefined)) return Effect.void
     failed = problem !== undefined
     return problem === undefined
-      ? Effect.logInfo("the issuer's keys can be fetched again")
-      : Effect.logWarning(`the issuer's keys cannot be fetched: ${problem}`)
+      ? log.info("the issuer's keys can be fetched again")
+      : log.warning(`the issuer's keys cannot be fetched: ${problem}`)
   }
 
   const fly = Effect.fnUntraced(function*(landing: Deferred.Deferred<KeySet, GatewayError>, askedAt: number) {

@@ -12,9 +12,12 @@
  */
 import { Deferred, Effect, Exit, Latch, type Scope } from "effect"
 import { fail, type GatewayError, Overloaded, StoreUnavailable } from "../../sdk/GatewayError.ts"
+import { logOf } from "../../sdk/Log.ts"
 import { type Admission, type Answer, unknownKey } from "./Admission.ts"
 import { put } from "./BoundedMap.ts"
 import type { SteadyTime } from "./SteadyTime.ts"
+
+const log = logOf("identity")
 
 /** How long things are kept, and how many. */
 export interface KeyCacheOptions {
@@ -171,10 +174,10 @@ export const make = Effect.fnUntraced(function*(
     if (failing !== Exit.isSuccess(exit)) return
     failing = !failing
     yield* failing
-      ? Effect.logWarning(
+      ? log.warning(
         `the key store does not answer; keys are good for ${staleMs / 1000} s after they were last read`
       )
-      : Effect.logInfo("the key store answers again")
+      : log.info("the key store answers again")
   })
 
   // The fiber itself may not have begun yet when it is ended, and so cannot see to this.

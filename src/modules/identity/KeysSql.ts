@@ -9,12 +9,15 @@ import { fail, type GatewayError, invalid, StoreUnavailable } from "../../sdk/Ga
 import { Identity, type IssuedKey, type KeyInfo, Keys, type NewKey } from "../../sdk/Identity.ts"
 import { validationError } from "../../sdk/Issues.ts"
 import { KeyId, maxGraceMs, NewKeyJson, newKeyJson, newKeyOf } from "../../sdk/KeyJson.ts"
+import { logOf } from "../../sdk/Log.ts"
 import { Admission, admit, type Answer, configuredTenants, noKey, revokedKey, unknownKey } from "./Admission.ts"
 import { admissions, type ApiKey, callerOf, keyInfo } from "./IdentityKeys.ts"
 import * as KeyCache from "./KeyCache.ts"
 import * as KeySecret from "./KeySecret.ts"
 import * as KeyTable from "./KeyTable.ts"
 import * as SteadyTime from "./SteadyTime.ts"
+
+const log = logOf("identity")
 
 /** The steps that make the tables of keys. */
 export const migrations = KeyTable.migrations
@@ -62,7 +65,7 @@ const orUnavailable = <A, R>(
 
 const failedBecause = (reason: string) =>
   Effect.andThen(
-    Effect.logWarning(`an operation on the key store failed: ${reason}`),
+    log.warning(`an operation on the key store failed: ${reason}`),
     Effect.fail(KeyCache.unavailable)
   )
 
@@ -107,7 +110,7 @@ export const layer = (
         table.find(digests).pipe(
           Effect.tap((records) =>
             records.some(({ key }) => key === undefined)
-              ? Effect.logWarning("a key's record in the database cannot be read; the key is refused")
+              ? log.warning("a key's record in the database cannot be read; the key is refused")
               : Effect.void
           ),
           Effect.map((records) => new Map(records.map((record) => [record.digest, admissionOf(record)])))

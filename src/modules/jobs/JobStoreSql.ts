@@ -16,8 +16,11 @@ import {
 } from "../../sdk/GatewayError.ts"
 import { isFinal, JobStatus } from "../../sdk/Job.ts"
 import { type JobChange, JobStore } from "../../sdk/JobStore.ts"
+import { logOf } from "../../sdk/Log.ts"
 import * as Sql from "../sql/Sql.ts"
 import * as JobTable from "./JobTable.ts"
+
+const log = logOf("jobs")
 
 /** The steps that make the table of jobs. */
 export const migrations = JobTable.migrations
@@ -57,7 +60,7 @@ const unavailable = fail(
 )
 
 const failedBecause = (reason: string) =>
-  Effect.andThen(Effect.logWarning(`an operation on the job store failed: ${reason}`), Effect.fail(unavailable))
+  Effect.andThen(log.warning(`an operation on the job store failed: ${reason}`), Effect.fail(unavailable))
 
 /** What the database could not do is told without its reason, which goes to the log, there without any values. */
 const orUnavailable = <A>(
@@ -88,7 +91,7 @@ const listening = (sql: PgClient.PgClient, hub: PubSub.PubSub<JobChange>) =>
     PubSub.publishUnsafe(hub, { id: "" })
     while (true) PubSub.publishUnsafe(hub, changeOf((yield* Queue.take(told)).payload))
   })).pipe(
-    Effect.tapError((error) => Effect.logDebug("listening to other replicas' jobs has ended", error)),
+    Effect.tapError((error) => log.debug("listening to other replicas' jobs has ended", error)),
     Effect.retry(Schedule.spaced("1 second")),
     Effect.forkScoped
   )

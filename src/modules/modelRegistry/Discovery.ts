@@ -6,8 +6,11 @@
  * reload of the configuration) starts afresh, and what belonged to the old one goes with it.
  */
 import { Cause, Duration, Effect, Fiber, Option, Schedule } from "effect"
+import { logOf } from "../../sdk/Log.ts"
 import { type DiscoveredModel, type Provider, ProviderError, type ProviderRegistry } from "../../sdk/Provider.ts"
 import { canonicalName } from "./ModelName.ts"
+
+const log = logOf("models")
 
 /** How discovery is paced. */
 export interface DiscoveryOptions {
@@ -136,7 +139,7 @@ export const make = (registry: ProviderRegistry["Service"], options: DiscoveryOp
               memory.version++
               if (!state.failing) return Effect.void
               state.failing = false
-              return Effect.logInfo("model discovery works again", { provider: provider.slug })
+              return log.info("model discovery works again", { provider: provider.slug })
             }),
           onFailure: (cause) =>
             Effect.suspend(() => {
@@ -145,7 +148,7 @@ export const make = (registry: ProviderRegistry["Service"], options: DiscoveryOp
               // One warning a change of state: a server that is off for a night is one line, not hundreds.
               if (state.failing || question < state.answered || !isRegistered(provider)) return Effect.void
               state.failing = true
-              return Effect.logWarning("model discovery failed; what was known before stays in use", {
+              return log.warning("model discovery failed; what was known before stays in use", {
                 provider: provider.slug,
                 ...reasonOf(cause)
               })

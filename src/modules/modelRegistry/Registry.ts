@@ -8,6 +8,7 @@
 import { Clock, Effect, Layer } from "effect"
 import type { Caller } from "../../sdk/Caller.ts"
 import { fail, type GatewayError, ModelDeprecated, ModelNotApproved, ModelNotFound } from "../../sdk/GatewayError.ts"
+import { logOf } from "../../sdk/Log.ts"
 import {
   type Capability,
   modelId,
@@ -22,6 +23,8 @@ import { type DiscoveredModel, type Provider, ProviderRegistry } from "../../sdk
 import * as Catalogue from "./Catalogue.ts"
 import * as Discovery from "./Discovery.ts"
 import { canonicalName, isApproved } from "./ModelName.ts"
+
+const log = logOf("models")
 
 /** What configuration says of a model; each field that is there wins over discovery and the catalogue. */
 export interface ModelOverride {
@@ -305,7 +308,7 @@ export const layer = (
       const discovery = Discovery.make(registry, options.discovery)
       const { bare, slugs } = bySlug(options.models ?? [])
       if (bare.length > 0) {
-        yield* Effect.logWarning("configured models without a provider in their id (slug::model) are ignored", {
+        yield* log.warning("configured models without a provider in their id (slug::model) are ignored", {
           models: bare.slice(0, maxNamed).map(shown)
         })
       }

@@ -9,7 +9,10 @@
 import { Clock, Duration, Effect, type Scope } from "effect"
 import { CircuitBreaker } from "effect/persistence"
 import type { BreakerState, EndpointClass } from "../../sdk/Breakers.ts"
+import { logOf } from "../../sdk/Log.ts"
 import { ProviderError } from "../../sdk/Provider.ts"
+
+const log = logOf("outbound")
 
 /** When circuits open, and for how long. */
 export interface CircuitOptions {
@@ -140,10 +143,10 @@ const makeCircuit = (
     switch (transition.to) {
       case "Open": {
         const text = `the breaker is open for ${inWords(Duration.toMillis(transition.retryAfter))}`
-        return told(transition.from === "Closed" ? Effect.logWarning(text) : Effect.logDebug(text))
+        return told(transition.from === "Closed" ? log.warning(text) : log.debug(text))
       }
       case "Closed":
-        return told(Effect.logInfo("the breaker is closed again"))
+        return told(log.info("the breaker is closed again"))
       case "HalfOpen":
         return Effect.void
     }
@@ -170,7 +173,7 @@ const makeCircuit = (
         transition === undefined ? unchanged : Effect.as(tell(transition), transition.to === "Open")
       ),
       Effect.catch((error) =>
-        Effect.as(Effect.logWarning("the outcome of a call is lost to its breaker", error.message), false)
+        Effect.as(log.warning("the outcome of a call is lost to its breaker", error.message), false)
       )
     )
   }

@@ -3,6 +3,7 @@
  * of callbacks: V8 allocates function literals in object literals straight in its old space, where four of them a request
  * kept everything that they refer to alive until a full garbage collection.
  */
+import type { Readable } from "node:stream"
 import type { Dispatcher } from "undici"
 import type { UpstreamHead } from "../../sdk/Outbound.ts"
 import { ProviderError } from "../../sdk/Provider.ts"
@@ -38,6 +39,12 @@ const transportError = (provider: string, error: unknown, phase: "connecting" | 
   })
 }
 
+/** Errors of bodies that were being sent: they say nothing of the upstream. */
+const bodyFailures = new WeakSet<ProviderError>()
+
+/** Whether the request's own body broke it. */
+export const isBodyFailure = (error: ProviderError): boolean => bodyFailures.has(error)
+
 const connectTimeoutError = (provider: string, limit: number): ProviderError =>
   new ProviderError({
     provider,
@@ -65,6 +72,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   #completing = false
   #paused = false
   #timer: NodeJS.Timeout | undefined
+  #body: Readable | undefined
   /** The provider's slug; errors carry it. */
   readonly provider: string
 
@@ -94,6 +102,11 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     }, limit)
   }
 
+  /** Has the request's streamed body end with the exchange, also where it never came to be sent. */
+  owns(body: Readable): void {
+    this.#body = body
+  }
+
   /** Ends the exchange: destroys its socket if the answer is not complete. A request still queued is never written. */
   close(): void {
     if (!this.#completing) this.#abort()
@@ -104,6 +117,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     this.#closed = true
     clearTimeout(this.#timer)
     this.#controller?.abort(aborted)
+    this.#body?.destroy()
   }
 
   /** Lets the answer run out unread, so that its connection can be used again; ends it if that takes long. */
@@ -120,7 +134,12 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     if (this.#paused === paused || this.#closed) return
     this.#paused = paused
     if (paused) this.#controller?.pause()
-    else this.#controller?.resume()
+    // undici must not be told to go on from within its parser, and who reads may be woken there, by any answer's bytes.
+    else {
+      queueMicrotask(() => {
+        if (!this.#paused && !this.#closed) this.#controller?.resume()
+      })
+    }
   }
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
@@ -157,6 +176,9 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     if (this.#closed) return
     this.#closed = true
     clearTimeout(this.#timer)
-    this.failed(transportError(this.provider, error, this.#phase))
+    this.#body?.destroy()
+    // undici hands on what broke a body that it was sending.
+    if (error instanceof ProviderError) bodyFailures.add(error)
+    this.failed(error instanceof ProviderError ? error : transportError(this.provider, error, this.#phase))
   }
 }

@@ -9,8 +9,11 @@
  */
 import { Clock, Effect, Redacted } from "effect"
 import { createHash } from "node:crypto"
+import { logOf } from "../../sdk/Log.ts"
 import { credentialsExhausted, type UpstreamHead } from "../../sdk/Outbound.ts"
 import { ProviderError } from "../../sdk/Provider.ts"
+
+const log = logOf("outbound")
 
 /** How long a refused key is kept out before it is tried again, ms. */
 const deadFor = 10 * 60_000
@@ -30,8 +33,12 @@ interface Key {
   dead: boolean
 }
 
-/** Sends one request with a key; `discard` gets rid of an answer that nobody will read. */
+/**
+ * Sends one request with a key; `discard` gets rid of an answer that nobody will read. Where a request can be sent `once`
+ * only, the first key's answer stands; it counts for its key all the same.
+ */
 export interface Sending<A extends UpstreamHead, R> {
+  readonly once?: boolean
   readonly send: (secret: Redacted.Redacted) => Effect.Effect<A, ProviderError, R>
   readonly discard: (answer: A) => void
 }
@@ -79,7 +86,7 @@ export const make = (
     const known = key.dead
     key.dead = true
     key.restsUntil = Math.max(key.restsUntil, now + deadFor)
-    return known ? Effect.void : Effect.logWarning(
+    return known ? Effect.void : log.warning(
       `the provider refused ${key.name} with ${status}; it is left out, and tried again every ${
         deadFor / 60_000
       } minutes`
@@ -125,7 +132,7 @@ export const make = (
 
   return {
     send: Effect.fnUntraced(function*<A extends UpstreamHead, R>(
-      { discard, send }: Sending<A, R>
+      { discard, once, send }: Sending<A, R>
     ): Effect.fn.Return<A, ProviderError, R> {
       const clock = yield* Clock.Clock
       const tried = new Set<Key>()
@@ -138,6 +145,12 @@ export const make = (
         tried.add(key)
         const answer: A = yield* send(key.secret)
         const now = clock.currentTimeMillisUnsafe()
+        if (once === true) {
+          if (answer.status === 401 || answer.status === 402) yield* refuse(key, answer.status, now)
+          else if (answer.status === 429) rest(key, answer, now)
+          else if (answer.status < 300) works(key)
+          return answer
+        }
         switch (answer.status) {
           case 401:
           case 402:

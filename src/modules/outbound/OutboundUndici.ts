@@ -8,13 +8,16 @@
  * A request passes its breaker once, and then goes out with one key after the other until one is accepted. The breaker is
  * told how the last of these calls ended.
  */
+import { NodeStream } from "@effect/platform-node"
 import { Cause, Context, Effect, Exit, identity, Layer, Redacted, Scope, Stream } from "effect"
 import { CircuitBreaker } from "effect/persistence"
+import { Readable } from "node:stream"
 import { Agent } from "undici"
 import { Breakers, type EndpointClass } from "../../sdk/Breakers.ts"
 import {
   Outbound,
   type Secret,
+  type StreamedBody,
   type Upstream,
   type UpstreamHead,
   type UpstreamOptions,
@@ -24,7 +27,7 @@ import {
 } from "../../sdk/Outbound.ts"
 import { ProviderError } from "../../sdk/Provider.ts"
 import * as Circuits from "./Circuits.ts"
-import { Exchange } from "./Exchange.ts"
+import { Exchange, isBodyFailure } from "./Exchange.ts"
 import * as KeyPool from "./KeyPool.ts"
 
 /** Connections to one origin at most; a request beyond them waits, under its connect timer. */
@@ -189,11 +192,13 @@ const own: ReadonlySet<string> = new Set([
   "UND_ERR_CLOSED",
   "UND_ERR_DESTROYED",
   "UND_ERR_INVALID_ARG",
+  "UND_ERR_REQ_CONTENT_LENGTH_MISMATCH",
   "UND_ERR_NOT_SUPPORTED"
 ])
 
 /** Connections that fail, broken HTTP, and connect timers that are not a caller's own shorter one. */
 const outcomeOfError = (error: ProviderError, connectTimeout: number): Circuits.Outcome => {
+  if (isBodyFailure(error)) return "Ignored"
   if (error.timeout !== undefined) return error.timeout.limitMs >= connectTimeout ? "Failure" : "Ignored"
   // Without a code of the transport's it is a refusal of our own: an answer too large, keys used up.
   if (error.code === undefined || (error.kind !== "transient" && error.kind !== "protocol")) return "Ignored"
@@ -217,6 +222,13 @@ const endpointOf = (request: UpstreamRequest): EndpointClass => {
 // ---------------------------------------------------------------------------------------------------------------------
 // Upstreams
 // ---------------------------------------------------------------------------------------------------------------------
+
+/** A request's body as undici takes it. */
+type SentBody = string | Uint8Array | Readable | null
+
+const isStreamed = (body: UpstreamRequest["body"]): body is StreamedBody => typeof body === "object" && "stream" in body
+
+const isOnce = (body: UpstreamRequest["body"]): boolean => isStreamed(body) && body.once === true
 
 /** Opens one upstream on an agent of its own. */
 const makeUpstream = (
@@ -257,6 +269,9 @@ const makeUpstream = (
     const requestHeaders = (request: UpstreamRequest, key: Redacted.Redacted | undefined): Record<string, string> => {
       const headers: Record<string, string> = { ...ownHeaders }
       for (const name in request.headers) headers[name.toLowerCase()] = request.headers[name] ?? ""
+      if (isStreamed(request.body) && request.body.bytes !== undefined) {
+        headers["content-length"] = String(request.body.bytes)
+      }
       if (key !== undefined) {
         const secret = Redacted.value(key)
         headers[credentialName] = credential?.type === "bearer" ? `Bearer ${secret}` : secret
@@ -267,14 +282,16 @@ const makeUpstream = (
     const start = <A extends Exchange>(
       request: UpstreamRequest,
       key: Redacted.Redacted | undefined,
+      body: SentBody,
       exchange: A
     ): A => {
+      if (body instanceof Readable) exchange.owns(body)
       agent.dispatch({
         origin: base.origin,
         path: prefix + request.path,
         method: request.method,
         headers: requestHeaders(request, key),
-        body: request.body ?? null
+        body
       }, exchange)
       exchange.limitConnect(request.connectTimeout ?? defaultConnectTimeout)
       return exchange
@@ -312,11 +329,16 @@ const makeUpstream = (
       return Effect.andThen(permit.settle("Ignored"), Effect.failCause(exit.cause))
     }
 
-    const requestOnce = (request: UpstreamRequest, key: Redacted.Redacted | undefined) =>
+    const sendWhole = (request: UpstreamRequest, key: Redacted.Redacted | undefined, body: SentBody) =>
       Effect.callback<UpstreamResponse, ProviderError>((resume) => {
-        const answer = start(request, key, new WholeAnswer(provider, request.maxBytes ?? defaultMaxBytes, resume))
+        const answer = start(request, key, body, new WholeAnswer(provider, request.maxBytes ?? defaultMaxBytes, resume))
         return Effect.sync(() => answer.close())
       })
+
+    const requestOnce = (request: UpstreamRequest, key: Redacted.Redacted | undefined) =>
+      isStreamed(request.body)
+        ? Effect.flatMap(NodeStream.toReadable(request.body.stream), (body) => sendWhole(request, key, body))
+        : sendWhole(request, key, request.body ?? null)
 
     const request = (request: UpstreamRequest): Effect.Effect<UpstreamResponse, ProviderError> =>
       Effect.uninterruptibleMask((restore) => {
@@ -328,7 +350,7 @@ const makeUpstream = (
             restore(
               pool === undefined
                 ? requestOnce(request, onlySecret)
-                : pool.send({ send: (key) => requestOnce(request, key), discard: () => {} })
+                : pool.send({ send: (key) => requestOnce(request, key), discard: () => {}, once: isOnce(request.body) })
             ).pipe(
               Effect.exit,
               Effect.flatMap((exit) => concluded(permit, exit)),
@@ -355,7 +377,7 @@ const makeUpstream = (
             }
             return permit.settle(completed || outcome !== undefined ? "Success" : "Ignored")
           }))
-        const open = (key: Redacted.Redacted | undefined) =>
+        const openWith = (key: Redacted.Redacted | undefined, requestBody: SentBody) =>
           Effect.callback<UpstreamHead & { readonly answer: StreamedAnswer }, ProviderError>((resume) => {
             const started = new StreamedAnswer(
               provider,
@@ -363,15 +385,19 @@ const makeUpstream = (
                 resume(Effect.map(head, ({ headers, status }) => ({ status, headers, answer: started })))
             )
             answer = started
-            start(request, key, started)
+            start(request, key, requestBody, started)
             return Effect.sync(() =>
               started.close()
             )
           })
+        const open = (key: Redacted.Redacted | undefined) =>
+          isStreamed(request.body)
+            ? Effect.flatMap(NodeStream.toReadable(request.body.stream), (requestBody) => openWith(key, requestBody))
+            : openWith(key, request.body ?? null)
         const sent = yield* Effect.catch(
           pool === undefined
             ? open(onlySecret)
-            : pool.send({ send: open, discard: ({ answer }) => answer.complete() }),
+            : pool.send({ send: open, discard: ({ answer }) => answer.complete(), once: isOnce(request.body) }),
           failWith(permit)
         )
         const answered = sent.status >= 200 && sent.status < 300

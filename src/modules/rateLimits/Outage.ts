@@ -3,6 +3,9 @@
  * at once, again every 30 seconds, and when it is over.
  */
 import { Effect } from "effect"
+import { logOf } from "../../sdk/Log.ts"
+
+const log = logOf("limits")
 
 /** How long the store is left alone after a failure, ms. */
 const pauseMs = 1000
@@ -58,7 +61,7 @@ export class Outage {
   answered(now: number, era: number): Effect.Effect<void> {
     if (this.#since === undefined || era !== this.#era) return Effect.void
     const lasted = Math.max(0, now - this.#since)
-    const told = Effect.logInfo("rate limits: Redis answers again, and requests are counted").pipe(
+    const told = log.info("rate limits: Redis answers again, and requests are counted").pipe(
       Effect.annotateLogs({ outage_ms: lasted, requests: this.#requests, lost_corrections: this.#corrections })
     )
     this.#since = undefined
@@ -76,7 +79,7 @@ export class Outage {
     this.#since = now
     this.#era++
     this.#toldAt = now
-    return Effect.logError(`rate limits: Redis does not answer, ${this.#words.consequence}`).pipe(
+    return log.error(`rate limits: Redis does not answer, ${this.#words.consequence}`).pipe(
       Effect.annotateLogs({ problem })
     )
   }
@@ -97,8 +100,8 @@ export class Outage {
     if (Math.abs(now - this.#toldAt) < reminderMs) return Effect.void
     this.#toldAt = now
     const told = this.#since === undefined
-      ? Effect.logWarning("rate limits: more corrections than Redis takes, some are lost")
-      : Effect.logError(`rate limits: Redis still does not answer, ${this.#words.consequence}`)
+      ? log.warning("rate limits: more corrections than Redis takes, some are lost")
+      : log.error(`rate limits: Redis still does not answer, ${this.#words.consequence}`)
     return told.pipe(
       Effect.annotateLogs({
         problem,

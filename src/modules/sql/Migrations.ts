@@ -5,6 +5,9 @@
  */
 import { Clock, Effect, Layer } from "effect"
 import { Migrator, SqlClient, type SqlError } from "effect/sql"
+import { logOf } from "../../sdk/Log.ts"
+
+const log = logOf("sql")
 
 /** How often SQLite's own wait for another process's lock (5 s) is begun again. */
 const lockAttempts = 24
@@ -110,5 +113,5 @@ export const migrate = (
       while: (error) => error._tag === "SqlError" && error.reason._tag === "LockTimeoutError",
       times: lockAttempts
     })
-    if (done.length > 0) yield* Effect.logDebug(`the database has had the migrations ${done.join(", ")}`)
+    if (done.length > 0) yield* log.debug(`the database has had the migrations ${done.join(", ")}`)
   }))

@@ -2,70 +2,15 @@
 import { afterEach, assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Redacted, type Scope, Stream } from "effect"
 import { createServer as createHttpServer, type IncomingMessage, type ServerResponse } from "node:http"
-import { type AddressInfo, createServer, type Server, type Socket } from "node:net"
+import { createServer, type Socket } from "node:net"
 import * as OutboundUndici from "../../../src/modules/outbound/OutboundUndici.ts"
 import { Outbound, type Upstream, type UpstreamOptions, type UpstreamRequest } from "../../../src/sdk/Outbound.ts"
 import type { ProviderError } from "../../../src/sdk/Provider.ts"
+import { closeAll, type Far, listen, running } from "../../fixtures/FarServer.ts"
 
 const secret = "sk-very-secret"
 
-interface Far {
-  readonly url: string
-  readonly port: number
-  readonly sockets: Set<Socket>
-  readonly accepted: () => number
-  /** Resolves as soon as exactly so many connections are open. */
-  readonly open: (count: number) => Promise<void>
-}
-
-const running = new Set<{ readonly server: Server; readonly sockets: Set<Socket> }>()
-
-afterEach(async () => {
-  for (const { server, sockets } of running) {
-    for (const socket of sockets) socket.destroy()
-    await new Promise((resolve) => server.close(resolve))
-  }
-  running.clear()
-})
-
-const listen = async (server: Server): Promise<Far> => {
-  const sockets = new Set<Socket>()
-  const watchers = new Set<() => void>()
-  let accepted = 0
-  const changed = () => {
-    for (const watcher of watchers) watcher()
-  }
-  server.on("connection", (socket) => {
-    accepted++
-    sockets.add(socket)
-    socket.on("error", () => {})
-    socket.on("close", () => {
-      sockets.delete(socket)
-      changed()
-    })
-    changed()
-  })
-  running.add({ server, sockets })
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
-  const address: AddressInfo | string | null = server.address()
-  if (address === null || typeof address === "string") throw new Error("no port")
-  return {
-    url: `http://127.0.0.1:${address.port}`,
-    port: address.port,
-    sockets,
-    accepted: () => accepted,
-    open: (count) =>
-      new Promise((resolve) => {
-        const look = () => {
-          if (sockets.size !== count) return
-          watchers.delete(look)
-          resolve()
-        }
-        watchers.add(look)
-        look()
-      })
-  }
-}
+afterEach(closeAll)
 
 const overHttp = (handle: (request: IncomingMessage, response: ServerResponse) => void): Promise<Far> =>
   listen(createHttpServer((request, response) => {

@@ -5,8 +5,11 @@
 import { Array as Arr, Clock, Effect, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as AuditSink from "../../../sdk/AuditSink.ts"
+import { logOf } from "../../../sdk/Log.ts"
 import { SinkError } from "../../../sdk/UsageSink.ts"
 import { encodeDetails } from "../AuditRecord.ts"
+
+const log = logOf("records")
 
 /** The table and its indices. */
 export const migrations: Readonly<Record<string, Effect.Effect<void, SqlError.SqlError, SqlClient.SqlClient>>> = {
@@ -88,7 +91,7 @@ export const deleteBefore = Effect.fn("AuditSql.deleteBefore")(
 const keep = (retentionMs: number) =>
   Clock.currentTimeMillis.pipe(
     Effect.flatMap((now) => deleteBefore(now - retentionMs)),
-    Effect.catch((error) => Effect.logError("old audit events could not be deleted", { error: problemOf(error) })),
+    Effect.catch((error) => log.error("old audit events could not be deleted", { error: problemOf(error) })),
     Effect.andThen(Effect.sleep(pruneEvery)),
     Effect.forever,
     Effect.forkScoped

@@ -5,10 +5,13 @@
 import { Clock, Effect, Layer, Schedule } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import { fail, StoreUnavailable } from "../../../sdk/GatewayError.ts"
+import { logOf } from "../../../sdk/Log.ts"
 import { UsageLog } from "../../../sdk/UsageLog.ts"
 import { LedgerTransaction, SinkError, UsageSinkRegistry } from "../../../sdk/UsageSink.ts"
 import * as UsageQueries from "./UsageQueries.ts"
 import * as UsageTable from "./UsageTable.ts"
+
+const log = logOf("records")
 
 /** How records are kept. */
 export interface UsageSqlOptions {
@@ -27,7 +30,7 @@ const sinkError = (error: SqlError.SqlError): SinkError =>
 
 const unavailable = (error: SqlError.SqlError) =>
   Effect.andThen(
-    Effect.logError("the usage records could not be read", { reason: error.reason._tag, cause: error.reason.cause }),
+    log.error("the usage records could not be read", { reason: error.reason._tag, cause: error.reason.cause }),
     Effect.fail(fail(
       new StoreUnavailable({
         store: "usage",
@@ -46,7 +49,7 @@ const sweeping = (queries: UsageQueries.UsageQueries, retentionMs: number) => {
     while ((yield* queries.sweep(before)) > 0) yield* Effect.yieldNow
   }).pipe(
     Effect.catch((error) =>
-      Effect.logWarning("old usage records could not be deleted; the next try is at the next sweep", {
+      log.warning("old usage records could not be deleted; the next try is at the next sweep", {
         reason: error.reason._tag
       })
     )
