@@ -56,6 +56,9 @@ const migrations: Sql.Migrations = {
   ...JobStoreSql.migrations
 }
 
+/** How long audit events gather before they are written, ms: what a process that is killed may lose of them. */
+const eventsGather = 50
+
 /** How long a Redis that has fallen silent may hold up the end of the process. */
 const redisPatience = "1 second"
 
@@ -168,7 +171,7 @@ export const layer = (config: GatewayConfig) => {
   const to = connections(config)
   return Layer.mergeAll(
     identity(config, to),
-    Audit.layer,
+    Audit.layerWith({ lingerMs: eventsGather }),
     JobStoreSql.layer.pipe(Layer.provide(to.sql)),
     hasLimits(config) ? rateLimits(config, to) : Layer.empty,
     isOneLedger(config) ? UsageSql.ledgerTransaction.pipe(Layer.provide(to.sql)) : Layer.empty,

@@ -14,7 +14,7 @@ import type { ModelInfo } from "../sdk/Model.ts"
 import { isPriced, usd } from "../sdk/Pricing.ts"
 import { ProviderError } from "../sdk/Provider.ts"
 import type { ConcurrencyDemand, RateDemand, RateLevel, RateLimits } from "../sdk/RateLimits.ts"
-import type { Tenants } from "../sdk/Tenant.ts"
+import type { TenantPolicy, Tenants } from "../sdk/Tenant.ts"
 import { eventOf } from "./AuditEvents.ts"
 import type { Exchange } from "./Exchange.ts"
 import * as Limits from "./Limits.ts"
@@ -49,12 +49,12 @@ export interface AdmissionOptions {
 
 /** What the limits and budgets of one gateway say. */
 export interface Admission {
-  /** All that declare limits for the exchange's caller. */
-  readonly owners: (exchange: Exchange) => ReadonlyArray<Limits.Owner>
+  /** What binds the exchange's caller. */
+  readonly bindings: (exchange: Exchange) => Limits.Bindings
   /** Takes the request itself from its limits. Fails with `rate_limited` and `store_unavailable`. */
   readonly countRequest: (
     exchange: Exchange,
-    owners: ReadonlyArray<Limits.Owner>
+    bindings: Limits.Bindings
   ) => Effect.Effect<void, GatewayError>
   /**
    * Takes what the request may need at most, and the request itself where that has not been done. Gives the plan without
@@ -63,7 +63,7 @@ export interface Admission {
   readonly admit: <Request extends Asked>(
     exchange: Exchange,
     operation: Operation<Request>,
-    owners: ReadonlyArray<Limits.Owner>,
+    bindings: Limits.Bindings,
     plan: Plan,
     request: Request
   ) => Effect.Effect<Plan, GatewayError>
@@ -74,7 +74,7 @@ export interface Admission {
   readonly admitCandidate: <Request extends Asked>(
     exchange: Exchange,
     operation: Operation<Request>,
-    owners: ReadonlyArray<Limits.Owner>,
+    bindings: Limits.Bindings,
     plan: Plan,
     request: Request,
     candidate: Candidate
@@ -99,6 +99,9 @@ export interface ModelCost {
 const usualAnswer = 1_000
 /** Warnings that are remembered; beyond that some may come twice. */
 const maxWarned = 10_000
+
+const noDemands: ReadonlyArray<RateDemand> = []
+const noLineage: ReadonlyArray<TenantPolicy> = []
 
 /** Nano-USD as the stores take them: one figure that is none would keep back all that is settled with it, for good. */
 const addMoney = (one: number, other: number): number => Math.min(Number.MAX_SAFE_INTEGER, one + other)
@@ -159,8 +162,9 @@ export const make = (options: AdmissionOptions): Admission => {
   /** Warnings that were given, by account and share. */
   const warned = new Set<string>()
 
-  const owners = (exchange: Exchange): ReadonlyArray<Limits.Owner> =>
-    Limits.ownersOf(tenants?.lineage(exchange.caller.tenant) ?? [], exchange.caller)
+  const known = new Limits.BindingsCache()
+  const bindingsOf = ({ caller }: Exchange): Limits.Bindings =>
+    known.of(tenants?.lineage(caller.tenant) ?? noLineage, caller)
 
   const hit = (exchange: Exchange) => (error: GatewayError): Effect.Effect<void> =>
     Effect.sync(() => {
@@ -240,7 +244,7 @@ export const make = (options: AdmissionOptions): Admission => {
     store: Budgets["Service"],
     exchange: Exchange,
     operation: Operation<Request>,
-    declared: ReadonlyArray<Limits.Owner>,
+    bindings: Limits.Bindings,
     plan: Plan,
     request: Request,
     prompt: Prompt,
@@ -262,12 +266,11 @@ export const make = (options: AdmissionOptions): Admission => {
         ...(model === undefined ? {} : { model })
       })
     }
-    const shared = Limits.budgetAccounts(declared, exchange.caller, exchange.tags, windows, now)
-    hold(exchange.recordId, shared, plan.candidates)
+    hold(exchange.recordId, bindings.accounts(exchange.tags, windows, now), plan.candidates)
     for (const model of modelsOf(plan)) {
       hold(
         `${exchange.recordId}#${Limits.fitForKey(model)}`,
-        Limits.modelAccounts(declared, model, windows, now),
+        bindings.accountsOfModel(model, windows, now),
         plan.candidates.filter((candidate) => candidate.model.id === model),
         model
       )
@@ -282,10 +285,10 @@ export const make = (options: AdmissionOptions): Admission => {
 
   const countRequest = (
     exchange: Exchange,
-    declared: ReadonlyArray<Limits.Owner>
+    bindings: Limits.Bindings
   ): Effect.Effect<void, GatewayError> => {
-    if (limits === undefined || declared.length === 0) return Effect.void
-    const demands = Limits.sharedDemands(declared, exchange.caller, "requests", 1)
+    if (limits === undefined || bindings.isEmpty) return Effect.void
+    const demands = bindings.requests
     exchange.taken.isCounted = true
     return demands.length === 0
       ? Effect.void
@@ -295,41 +298,44 @@ export const make = (options: AdmissionOptions): Admission => {
   const admit = Effect.fnUntraced(function*<Request extends Asked>(
     exchange: Exchange,
     operation: Operation<Request>,
-    declared: ReadonlyArray<Limits.Owner>,
+    bindings: Limits.Bindings,
     planned: Plan,
     request: Request
   ): Effect.fn.Return<Plan, GatewayError> {
-    if (declared.length === 0) return planned
-    const budgeted = budgets !== undefined && Limits.haveBudgets(declared)
+    if (bindings.isEmpty) return planned
+    const budgeted = budgets !== undefined && bindings.hasBudgets
     const plan = budgeted && unknownPrice === "deny_if_budgeted" ? pricedOnly(operation, request, planned) : planned
     if (plan === undefined) {
       const error = noPrice(planned)
       yield* hit(exchange)(error)
       return yield* error
     }
-    const counted = Limits.countTokens(declared)
+    const counted = bindings.countsTokens
     const inputTokens = counted || budgeted ? operation.inputTokens(request) : 0
     const { model } = plan.candidates[0]
     const asked: Array<Effect.Effect<void, GatewayError>> = []
     if (limits !== undefined) {
-      const { caller, taken } = exchange
+      const { taken } = exchange
       const tokens = counted ? expectedTokens(operation, request, model, inputTokens) : 0
       const demands = [
-        ...(taken.isCounted ? [] : Limits.sharedDemands(declared, caller, "requests", 1)),
-        ...Limits.modelDemands(declared, caller, model.id, "requests", 1),
-        ...Limits.sharedDemands(declared, caller, "tokens", tokens),
-        ...Limits.modelDemands(declared, caller, model.id, "tokens", tokens)
+        ...(taken.isCounted ? noDemands : bindings.requests),
+        ...bindings.ofModel(model.id, "requests", 1),
+        ...bindings.tokens(tokens),
+        ...bindings.ofModel(model.id, "tokens", tokens)
       ]
       taken.isCounted = true
       taken.models.add(model.id)
       if (demands.length > 0) asked.push(takeNoted(limits, exchange, demands))
-      const entered = enter(limits, exchange, Limits.concurrencyDemands(declared, caller, model.id), plan)
+      const places = bindings.hasModelLimits
+        ? [...bindings.places, ...bindings.placesOfModel(model.id)]
+        : bindings.places
+      const entered = enter(limits, exchange, places, plan)
       if (entered !== undefined) asked.push(entered)
     }
     if (budgeted) {
       const now = (yield* Clock.Clock).currentTimeMillisUnsafe()
       const prompt = { estimated: inputTokens, most: operation.mostInputTokens(request) }
-      asked.push(...reserve(budgets, exchange, operation, declared, plan, request, prompt, now))
+      asked.push(...reserve(budgets, exchange, operation, bindings, plan, request, prompt, now))
     }
     const [only] = asked
     if (only === undefined) return plan
@@ -346,20 +352,16 @@ export const make = (options: AdmissionOptions): Admission => {
     store: RateLimits["Service"],
     exchange: Exchange,
     operation: Operation<Request>,
-    declared: ReadonlyArray<Limits.Owner>,
+    bindings: Limits.Bindings,
     plan: Plan,
     request: Request,
     { model, provider }: Candidate
   ): Effect.fn.Return<void, ProviderError> {
-    const { caller } = exchange
-    const tokens = Limits.countTokens(declared)
+    const tokens = bindings.countsTokens
       ? expectedTokens(operation, request, model, operation.inputTokens(request))
       : 0
-    const demands = [
-      ...Limits.modelDemands(declared, caller, model.id, "requests", 1),
-      ...Limits.modelDemands(declared, caller, model.id, "tokens", tokens)
-    ]
-    const places = Limits.concurrencyDemands(declared, caller, model.id, "model")
+    const demands = [...bindings.ofModel(model.id, "requests", 1), ...bindings.ofModel(model.id, "tokens", tokens)]
+    const places = bindings.placesOfModel(model.id)
     const asked = demands.length === 0 ? Effect.void : takeNoted(store, exchange, demands)
     const entered = enter(store, exchange, places, plan)
     yield* (entered === undefined ? asked : Effect.andThen(asked, entered)).pipe(
@@ -372,10 +374,10 @@ export const make = (options: AdmissionOptions): Admission => {
     exchange.taken.models.add(model.id)
   })
 
-  const admitCandidate: Admission["admitCandidate"] = (exchange, operation, declared, plan, request, candidate) =>
-    limits === undefined || exchange.taken.models.has(candidate.model.id) || !Limits.haveModelLimits(declared)
+  const admitCandidate: Admission["admitCandidate"] = (exchange, operation, bindings, plan, request, candidate) =>
+    limits === undefined || exchange.taken.models.has(candidate.model.id) || !bindings.hasModelLimits
       ? Effect.void
-      : admitModel(limits, exchange, operation, declared, plan, request, candidate)
+      : admitModel(limits, exchange, operation, bindings, plan, request, candidate)
 
   const finish = (
     exchange: Exchange,
@@ -393,54 +395,58 @@ export const make = (options: AdmissionOptions): Admission => {
     }))
     return taken.places.length === 0 && taken.tokens.length === 0 && taken.isCounted
       ? Effect.succeed(settlements)
-      : Effect.as(putRight(limits, exchange, owners(exchange), tokens), settlements)
+      : Effect.as(putRight(limits, exchange, bindingsOf(exchange), tokens), settlements)
   }
 
   const balances = (exchange: Exchange): Effect.Effect<ReadonlyArray<Balance>, GatewayError> =>
     budgets === undefined
       ? Effect.succeed([])
       : Effect.clockWith((clock) =>
-        budgets.balances(
-          Limits.budgetAccounts(
-            owners(exchange),
-            exchange.caller,
-            exchange.tags,
-            windows,
-            clock.currentTimeMillisUnsafe()
-          )
-        )
+        budgets.balances(bindingsOf(exchange).accounts(exchange.tags, windows, clock.currentTimeMillisUnsafe()))
       )
 
-  return { owners, countRequest, admit, admitCandidate, finish, balances }
+  return { bindings: bindingsOf, countRequest, admit, admitCandidate, finish, balances }
 }
 
 /** Gives places back, and to each bucket of tokens the difference between what was taken and what was consumed. */
 const putRight = Effect.fnUntraced(function*(
   limits: RateLimits["Service"] | undefined,
   exchange: Exchange,
-  owners: ReadonlyArray<Limits.Owner>,
+  bindings: Limits.Bindings,
   consumed: number
 ): Effect.fn.Return<void> {
-  const { caller, taken } = exchange
+  const { taken } = exchange
   for (const leave of taken.places) yield* leave
-  if (limits === undefined || owners.length === 0) return
+  if (limits === undefined || bindings.isEmpty) return
   // A request that was refused before its limits were asked is a request all the same.
   if (!taken.isCounted) {
-    const demands = Limits.sharedDemands(owners, caller, "requests", 1)
-    return demands.length === 0 ? undefined : yield* limits.correct(demands)
+    return bindings.requests.length === 0 ? undefined : yield* limits.correct(bindings.requests)
   }
   if (taken.tokens.length === 0) return
-  const corrections = new Map(taken.tokens.map((demand) => [demand.key, { ...demand, amount: -demand.amount }]))
-  // A limit by model is the limit of the model that served, which need not be the one that was planned.
-  const served = exchange.model?.id ?? ""
-  const actual = [
-    ...Limits.sharedDemands(owners, caller, "tokens", consumed),
-    ...Limits.modelDemands(owners, caller, served, "tokens", consumed)
-  ]
-  for (const demand of actual) {
-    const known = corrections.get(demand.key)
-    corrections.set(demand.key, known === undefined ? demand : { ...known, amount: known.amount + consumed })
-  }
-  const needed = Array.from(corrections.values()).filter(({ amount }) => amount !== 0)
+  const needed = corrections(taken.tokens, bindings, exchange.model?.id ?? "", consumed)
   if (needed.length > 0) yield* limits.correct(needed)
 })
+
+/** What is to be put right in each bucket of tokens, after a request that `served` has served. */
+const corrections = (
+  taken: ReadonlyArray<RateDemand>,
+  bindings: Limits.Bindings,
+  served: string,
+  consumed: number
+): ReadonlyArray<RateDemand> => {
+  if (!bindings.hasModelLimits) {
+    const found: Array<RateDemand> = []
+    // Estimates were taken from the very buckets that the truth comes from.
+    for (const { amount, key, kind, limit, name, windowMs } of taken) {
+      if (amount !== consumed) found.push({ key, name, kind, limit, windowMs, amount: consumed - amount })
+    }
+    return found
+  }
+  const byKey = new Map(taken.map((demand) => [demand.key, { ...demand, amount: -demand.amount }]))
+  // A limit by model is the limit of the model that served, which need not be the one that was planned.
+  for (const demand of [...bindings.tokens(consumed), ...bindings.ofModel(served, "tokens", consumed)]) {
+    const known = byKey.get(demand.key)
+    byKey.set(demand.key, known === undefined ? demand : { ...known, amount: known.amount + consumed })
+  }
+  return Array.from(byKey.values()).filter(({ amount }) => amount !== 0)
+}

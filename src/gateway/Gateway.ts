@@ -130,10 +130,10 @@ const make = Effect.fnUntraced(function*(
       yield* Effect.fromResult(Result.mapError(validateChat(asked), fail))
       const active = interceptorsOf(interceptors.ordered(), exchange.caller)
       const context = yield* pipeline.contextOf(exchange, active)
-      const owners = admission.owners(exchange)
+      const bindings = admission.bindings(exchange)
       // Interceptors may cost more than the request itself, so they get no request beyond the limits.
       const looked = active.some(({ pre }) => pre !== undefined)
-      if (looked) yield* admission.countRequest(exchange, owners)
+      if (looked) yield* admission.countRequest(exchange, bindings)
       const request = looked ? yield* interceptRequest(active, asked, context) : asked
       if (request.responseSchema !== undefined) {
         yield* Effect.fromResult(Result.mapError(compile(request.responseSchema), fail))
@@ -146,7 +146,7 @@ const make = Effect.fnUntraced(function*(
       yield* ledger.open
       if (exchange.trace?.takesContent === true) exchange.trace.content("input", request.messages)
       const whole = request.tools === undefined ? request : withTools(request, resolved)
-      const plan = yield* admission.admit(exchange, chatOperation, owners, planned, whole)
+      const plan = yield* admission.admit(exchange, chatOperation, bindings, planned, whole)
       exchange.skipped = plan.skipped
       const called = withTools(toProviderNames(request, resolved.nameToId), resolved)
       return {
@@ -154,7 +154,7 @@ const make = Effect.fnUntraced(function*(
         active,
         context,
         plan,
-        admit: (candidate) => admission.admitCandidate(exchange, chatOperation, owners, plan, whole, candidate),
+        admit: (candidate) => admission.admitCandidate(exchange, chatOperation, bindings, plan, whole, candidate),
         callFor: (candidate, { force }) => ({
           request: called,
           model: candidate.model,

@@ -14,7 +14,7 @@ import type { ConcurrencyDemand, RateDemand } from "../sdk/RateLimits.ts"
 import type { BudgetRule, LimitScope, Restrictions, TenantPolicy } from "../sdk/Tenant.ts"
 
 /** Who declared some limits. */
-export interface Owner {
+interface Owner {
   /** Unique among all owners. */
   readonly id: string
   /** As callers read it: `tenant acme`, `key k1`. */
@@ -23,7 +23,7 @@ export interface Owner {
 }
 
 /** All that declare limits for a caller, the caller's own tenant first. */
-export const ownersOf = (lineage: ReadonlyArray<TenantPolicy>, caller: Caller): ReadonlyArray<Owner> => {
+const ownersOf = (lineage: ReadonlyArray<TenantPolicy>, caller: Caller): ReadonlyArray<Owner> => {
   const owners: Array<Owner> = []
   for (const policy of lineage) {
     if (policy.rateLimits.length === 0 && policy.budgets.length === 0) continue
@@ -50,7 +50,7 @@ export const fitForKey = (name: string): string => isPlain.test(name) ? name : j
  * Names of any characters, put together so that no two lists of names look the same. Stores take keys of some length and of
  * characters that every database knows, so that long and unusual names stand in them as their hashes.
  */
-export const joined = (...names: ReadonlyArray<string>): string => {
+const joined = (...names: ReadonlyArray<string>): string => {
   const together = names.map((name) => `${name.length}:${name}`).join("")
   return isPlain.test(together) ? together : `#${hash("sha256", together, "base64url")}`
 }
@@ -77,45 +77,23 @@ const put = <D extends { readonly key: string; readonly limit: number }>(demands
   else if (demand.limit < known.limit) demands[at] = demand
 }
 
-/** Whether any limit of the owners counts tokens. */
-export const countTokens = (owners: ReadonlyArray<Owner>): boolean =>
-  owners.some(({ restrictions }) => restrictions.rateLimits.some(({ kind }) => kind === "tokens"))
+/** Demands of no limits. */
+const none: ReadonlyArray<never> = []
 
-/** Whether the owners have budgets. */
-export const haveBudgets = (owners: ReadonlyArray<Owner>): boolean =>
-  owners.some(({ restrictions }) => restrictions.budgets.length > 0)
-
-/** The buckets that `amount` requests or tokens of this caller come from, whatever their model. */
-export const sharedDemands = (
-  owners: ReadonlyArray<Owner>,
-  caller: Caller,
-  kind: "requests" | "tokens",
-  amount: number
-): ReadonlyArray<RateDemand> => rateDemands(owners, caller, "", kind, amount, (per) => per !== "model")
-
-/** The buckets of one model that requests or tokens of this caller come from. */
-export const modelDemands = (
-  owners: ReadonlyArray<Owner>,
-  caller: Caller,
-  model: string,
-  kind: "requests" | "tokens",
-  amount: number
-): ReadonlyArray<RateDemand> => rateDemands(owners, caller, model, kind, amount, (per) => per === "model")
-
+/** The buckets of some limits; those of a model's own for one model, all others for none. */
 const rateDemands = (
   owners: ReadonlyArray<Owner>,
   caller: Caller,
-  model: string,
+  model: string | undefined,
   kind: "requests" | "tokens",
-  amount: number,
-  isMeant: (per: LimitScope) => boolean
+  amount: number
 ): ReadonlyArray<RateDemand> => {
   const demands: Array<RateDemand> = []
   for (const { id, label, restrictions } of owners) {
     for (const rule of restrictions.rateLimits) {
-      if (rule.kind !== kind || !isMeant(rule.per)) continue
+      if (rule.kind !== kind || (rule.per === "model") !== (model !== undefined)) continue
       put(demands, {
-        key: `${joined(id)}|${rule.per}|${kind}|${rule.windowMs}|${subjectOf(rule.per, caller, model)}`,
+        key: `${joined(id)}|${rule.per}|${kind}|${rule.windowMs}|${subjectOf(rule.per, caller, model ?? "")}`,
         name: rule.per === "tenant" ? `${kind} of ${label}` : `${kind} per ${rule.per} of ${label}`,
         kind,
         limit: rule.limit,
@@ -127,23 +105,17 @@ const rateDemands = (
   return demands
 }
 
-/** Whether the owners have limits of single models. */
-export const haveModelLimits = (owners: ReadonlyArray<Owner>): boolean =>
-  owners.some(({ restrictions }) => restrictions.rateLimits.some(({ per }) => per === "model"))
-
-/** The groups among which a request of this caller with this model runs; `only` the model's own. */
-export const concurrencyDemands = (
+const placeDemands = (
   owners: ReadonlyArray<Owner>,
   caller: Caller,
-  model: string,
-  only?: "model"
+  model: string | undefined
 ): ReadonlyArray<ConcurrencyDemand> => {
   const demands: Array<ConcurrencyDemand> = []
   for (const { id, label, restrictions } of owners) {
     for (const rule of restrictions.rateLimits) {
-      if (rule.kind !== "concurrent" || (only !== undefined && rule.per !== only)) continue
+      if (rule.kind !== "concurrent" || (rule.per === "model") !== (model !== undefined)) continue
       put(demands, {
-        key: `${joined(id)}|${rule.per}|concurrent|${subjectOf(rule.per, caller, model)}`,
+        key: `${joined(id)}|${rule.per}|concurrent|${subjectOf(rule.per, caller, model ?? "")}`,
         name: rule.per === "tenant"
           ? `concurrent requests of ${label}`
           : `concurrent requests per ${rule.per} of ${label}`,
@@ -171,10 +143,102 @@ const accountOf = (
   }
 }
 
-/** The accounts that pay for a request, those of single models apart. */
-export const budgetAccounts = (
+/** Accounts, and for how long their windows are those of now, Unix ms. */
+interface Accounts {
+  readonly accounts: ReadonlyArray<BudgetAccount>
+  readonly since: number
+  readonly until: number
+}
+
+const noAccounts: Accounts = { accounts: [], since: Infinity, until: -Infinity }
+
+/**
+ * What binds one caller: the limits and budgets of all owners as the stores know them. It is put together once for all
+ * requests of that caller, as far as it is the same for all of them.
+ */
+export class Bindings {
+  readonly #owners: ReadonlyArray<Owner>
+  readonly #caller: Caller
+  /** Whether nothing is limited at all. */
+  readonly isEmpty: boolean
+  /** Whether any limit counts tokens. */
+  readonly countsTokens: boolean
+  readonly hasBudgets: boolean
+  /** Whether there are limits of single models. */
+  readonly hasModelLimits: boolean
+  readonly #hasModelBudgets: boolean
+  readonly #hasTagBudgets: boolean
+  /** The buckets from which each request takes one, whatever its model. */
+  readonly requests: ReadonlyArray<RateDemand>
+  readonly #tokens: ReadonlyArray<RateDemand>
+  readonly #places: ReadonlyArray<ConcurrencyDemand>
+  #accounts = noAccounts
+
+  constructor(owners: ReadonlyArray<Owner>, caller: Caller) {
+    this.#owners = owners
+    this.#caller = caller
+    this.isEmpty = owners.length === 0
+    const limits = owners.flatMap(({ restrictions }) => restrictions.rateLimits)
+    const budgets = owners.flatMap(({ restrictions }) => restrictions.budgets)
+    this.countsTokens = limits.some(({ kind }) => kind === "tokens")
+    this.hasModelLimits = limits.some(({ per }) => per === "model")
+    this.hasBudgets = budgets.length > 0
+    this.#hasModelBudgets = budgets.some(({ per }) => per === "model")
+    this.#hasTagBudgets = budgets.some(({ per }) => per === "tag")
+    this.requests = rateDemands(owners, caller, undefined, "requests", 1)
+    this.#tokens = rateDemands(owners, caller, undefined, "tokens", 0)
+    this.#places = placeDemands(owners, caller, undefined)
+  }
+
+  /** The buckets that tokens come from, whatever the model. */
+  tokens(amount: number): ReadonlyArray<RateDemand> {
+    return this.#tokens.map(({ key, kind, limit, name, windowMs }) => ({ key, name, kind, limit, windowMs, amount }))
+  }
+
+  /** The buckets of one model that requests or tokens come from. */
+  ofModel(model: string, kind: "requests" | "tokens", amount: number): ReadonlyArray<RateDemand> {
+    return this.hasModelLimits ? rateDemands(this.#owners, this.#caller, model, kind, amount) : none
+  }
+
+  /** The groups among which a request runs, whatever its model. */
+  get places(): ReadonlyArray<ConcurrencyDemand> {
+    return this.#places
+  }
+
+  /** The groups of one model among which a request runs. */
+  placesOfModel(model: string): ReadonlyArray<ConcurrencyDemand> {
+    return this.hasModelLimits ? placeDemands(this.#owners, this.#caller, model) : none
+  }
+
+  /** The accounts that pay for a request, those of single models apart. */
+  accounts(tags: ReadonlyArray<string>, windows: Windows, now: number): ReadonlyArray<BudgetAccount> {
+    const known = this.#accounts
+    // A clock that jumps back finds the windows of then.
+    if (!(now >= known.since && now < known.until)) {
+      const accounts = budgetAccounts(this.#owners, this.#caller, windows, now)
+      const until = accounts.reduce((first, { resetsAt = Infinity }) => Math.min(first, resetsAt), Infinity)
+      this.#accounts = { accounts, since: now, until }
+    }
+    return this.#hasTagBudgets
+      ? [...this.#accounts.accounts, ...tagAccounts(this.#owners, tags, windows, now)]
+      : this.#accounts.accounts
+  }
+
+  /** The accounts that pay for requests to one model. */
+  accountsOfModel(model: string, windows: Windows, now: number): ReadonlyArray<BudgetAccount> {
+    if (!this.#hasModelBudgets) return none
+    const accounts: Array<BudgetAccount> = []
+    for (const owner of this.#owners) {
+      for (const rule of owner.restrictions.budgets) {
+        if (rule.per === "model") accounts.push(accountOf(owner, rule, joined(model), model, windows, now))
+      }
+    }
+    return accounts
+  }
+}
+
+const tagAccounts = (
   owners: ReadonlyArray<Owner>,
-  caller: Caller,
   tags: ReadonlyArray<string>,
   windows: Windows,
   now: number
@@ -182,40 +246,60 @@ export const budgetAccounts = (
   const accounts: Array<BudgetAccount> = []
   for (const owner of owners) {
     for (const rule of owner.restrictions.budgets) {
-      switch (rule.per) {
-        case "model":
-          break
-        case "tag":
-          for (const tag of new Set(tags)) {
-            accounts.push(accountOf(owner, rule, joined(tag), `tag ${tag}`, windows, now))
-          }
-          break
-        default: {
-          const whose = rule.per === "user"
-            ? caller.user === undefined ? "requests without a user" : `user ${caller.user}`
-            : rule.per === "key" && caller.keyId !== undefined
-            ? `key ${caller.keyId}`
-            : ""
-          accounts.push(accountOf(owner, rule, subjectOf(rule.per, caller, ""), whose, windows, now))
-        }
+      if (rule.per !== "tag") continue
+      for (const tag of new Set(tags)) {
+        accounts.push(accountOf(owner, rule, joined(tag), `tag ${tag}`, windows, now))
       }
     }
   }
   return accounts
 }
 
-/** The accounts that pay for requests to one model. */
-export const modelAccounts = (
+const budgetAccounts = (
   owners: ReadonlyArray<Owner>,
-  model: string,
+  caller: Caller,
   windows: Windows,
   now: number
 ): ReadonlyArray<BudgetAccount> => {
   const accounts: Array<BudgetAccount> = []
   for (const owner of owners) {
     for (const rule of owner.restrictions.budgets) {
-      if (rule.per === "model") accounts.push(accountOf(owner, rule, joined(model), model, windows, now))
+      if (rule.per === "model" || rule.per === "tag") continue
+      const whose = rule.per === "user"
+        ? caller.user === undefined ? "requests without a user" : `user ${caller.user}`
+        : rule.per === "key" && caller.keyId !== undefined
+        ? `key ${caller.keyId}`
+        : ""
+      accounts.push(accountOf(owner, rule, subjectOf(rule.per, caller, ""), whose, windows, now))
     }
   }
   return accounts
 }
+
+/** What binds callers of a gateway: as many as are active, and those for whom nothing has changed meanwhile. */
+export class BindingsCache {
+  readonly #known = new Map<string, {
+    readonly lineage: ReadonlyArray<TenantPolicy>
+    readonly restrictions: Restrictions | undefined
+    readonly bindings: Bindings
+  }>()
+
+  /** The bindings of a caller under the policies of its tenant and that tenant's ancestors. */
+  of(lineage: ReadonlyArray<TenantPolicy>, caller: Caller): Bindings {
+    const { keyId = "", restrictions, tenant, user = "" } = caller
+    // No header and no configuration holds a NUL.
+    const key = `${tenant}\0${keyId}\0${user}`
+    const known = this.#known.get(key)
+    if (known !== undefined && known.lineage === lineage && known.restrictions === restrictions) return known.bindings
+    const bindings = new Bindings(ownersOf(lineage, caller), caller)
+    if (this.#known.size >= maxCallers) {
+      const [oldest] = this.#known.keys()
+      if (oldest !== undefined) this.#known.delete(oldest)
+    }
+    this.#known.set(key, { lineage, restrictions, bindings })
+    return bindings
+  }
+}
+
+/** Callers whose bindings are kept, some KB each at most. */
+const maxCallers = 5_000

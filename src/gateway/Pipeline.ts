@@ -208,7 +208,7 @@ export const make = Effect.fnUntraced(function*(
       Effect.catch(self, (error) =>
         exchange.taken.isCounted
           ? Effect.fail(error)
-          : Effect.andThen(admission.countRequest(exchange, admission.owners(exchange)), Effect.fail(error))),
+          : Effect.andThen(admission.countRequest(exchange, admission.bindings(exchange)), Effect.fail(error))),
     began: (exchange) => {
       if (typeof unknownPrice === "object") exchange.flatNanoUsd = unknownPrice.flatNanoUsd
       if (traces !== undefined) exchange.trace = traces.began(exchange)

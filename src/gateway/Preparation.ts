@@ -10,7 +10,7 @@ import { fail, type GatewayError, RequestBlocked, ResponseBlocked, type Validati
 import type { Interceptor, InterceptorContext } from "../sdk/Interceptor.ts"
 import type { Exchange } from "./Exchange.ts"
 import { interceptorsOf, interceptRequest } from "./Interception.ts"
-import type { Owner } from "./Limits.ts"
+import type { Bindings } from "./Limits.ts"
 import type { Asked, Operation } from "./Operation.ts"
 import type { Pipeline } from "./Pipeline.ts"
 import type { Plan } from "./Plan.ts"
@@ -33,7 +33,7 @@ export interface Prepared<Request> {
   /** The interceptors that see it. */
   readonly active: ReadonlyArray<Interceptor>
   readonly context: InterceptorContext
-  readonly owners: ReadonlyArray<Owner>
+  readonly bindings: Bindings
   readonly plan: Plan
 }
 
@@ -105,16 +105,16 @@ export const make = <Request extends Asked>(
     yield* Effect.fromResult(Result.mapError(operation.validate(asked), fail))
     const active = interceptorsOf(interceptors.ordered(), exchange.caller)
     const context = yield* contextOf(exchange, active)
-    const owners = admission.owners(exchange)
+    const bindings = admission.bindings(exchange)
     // Interceptors may cost more than the request itself, so they get no request beyond the limits.
-    if (active.some(({ pre }) => pre !== undefined)) yield* admission.countRequest(exchange, owners)
+    if (active.some(({ pre }) => pre !== undefined)) yield* admission.countRequest(exchange, bindings)
     const request = yield* intercepted(operation, active, asked, context)
     const planned = yield* resolve(exchange, operation, request, yield* CurrentRequest)
     exchange.preferred = planned.candidates[0].model
     yield* ledger.open
-    const plan = yield* admission.admit(exchange, operation, owners, planned, request)
+    const plan = yield* admission.admit(exchange, operation, bindings, planned, request)
     exchange.skipped = plan.skipped
-    return { request, active, context, owners, plan }
+    return { request, active, context, bindings, plan }
   })
   return (exchange, asked) => counted(exchange, prepared(exchange, asked))
 }

@@ -176,13 +176,13 @@ export const make = <Request extends Asked, Chunk>(
     asked: Request,
     exchange: Exchange
   ): Effect.fn.Return<Stream.Stream<Chunk, GatewayError>, GatewayError | AttemptError, Scope.Scope> {
-    const { active, context, owners, plan, request } = yield* prepare(exchange, asked)
+    const { active, context, bindings, plan, request } = yield* prepare(exchange, asked)
     const { connect: connectTimeout } = plan.timeouts
     const committed = yield* waited(
       exchange,
       runAttempts(exchange, plan, (candidate, turn) =>
         after(
-          admission.admitCandidate(exchange, operation, owners, plan, request, candidate),
+          admission.admitCandidate(exchange, operation, bindings, plan, request, candidate),
           attemptOpen(
             exchange,
             candidate,

@@ -70,7 +70,7 @@ export const make = (
 ): CountTokens =>
   Effect.fnUntraced(function*(asked, exchange): Effect.fn.Return<TokenCount, GatewayError> {
     yield* Effect.fromResult(Result.mapError(validateChat(asked), fail))
-    yield* admission.countRequest(exchange, admission.owners(exchange))
+    yield* admission.countRequest(exchange, admission.bindings(exchange))
     const options = yield* CurrentRequest
     const active = interceptorsOf(interceptors.ordered(), exchange.caller)
     const request = active.some(({ pre }) => pre !== undefined)

@@ -109,14 +109,14 @@ export const make = <Request extends Asked, Response extends Consumed>(
     asked: Request,
     exchange: Exchange
   ): Effect.fn.Return<Response, GatewayError | AttemptError> {
-    const { active, context, owners, plan, request } = yield* prepare(exchange, asked)
+    const { active, context, bindings, plan, request } = yield* prepare(exchange, asked)
     const calls = operation.calls(request, plan)
     const { connect: connectTimeout } = plan.timeouts
     const answered = yield* waited(
       exchange,
       runAttempts(exchange, plan, (candidate, turn) =>
         after(
-          admission.admitCandidate(exchange, operation, owners, plan, request, candidate),
+          admission.admitCandidate(exchange, operation, bindings, plan, request, candidate),
           attemptAnswer(
             exchange,
             candidate,

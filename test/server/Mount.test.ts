@@ -48,6 +48,8 @@ const answerOf = async (url: string) => {
   const response = await fetch(url)
   return [response.status, await response.text()] as const
 }
+const statusOf = async (url: string, body: string) =>
+  (await fetch(url, { method: "POST", headers: { "content-type": "application/json" }, body })).status
 const get = (url: string) => Effect.promise(() => answerOf(url))
 
 const question = { model: "sandbox::echo", messages: [{ role: "user" as const, content: [text("Hello!")] }] as const }
@@ -76,6 +78,21 @@ describe("mounted on an app's router", () => {
         assert.strictEqual((yield* get(`${url}/v1/models`))[0], 404)
         const [found, model] = yield* get(`${url}/ai/v1/models/sandbox::echo`)
         assert.strictEqual(found, 200, model)
+      })))
+
+  it.live("bounds the bodies of each of them, whatever the app's server takes", () =>
+    withApp({ prefix: "/ai", maxBodyBytes: 1_000 }, (url) =>
+      Effect.gen(function*() {
+        const short = `${JSON.stringify({ _tag: "Ping" })}\n`
+        for (
+          const [path, body] of [
+            ["/ai/v1/chat/completions", JSON.stringify({ model: "x".repeat(5_000) })],
+            ["/ai/rpc", `${JSON.stringify({ _tag: "Ping", more: "x".repeat(5_000) })}\n`],
+            ["/ai/rpc", short.repeat(500)]
+          ] as const
+        ) {
+          assert.strictEqual(yield* Effect.promise(() => statusOf(url + path, body)), 413, path)
+        }
       })))
 
   it.live("some of them, without a prefix", () =>

@@ -2,8 +2,8 @@
  * The gateway's remote procedures at `/rpc` (one HTTP request for each call, answers as newline-delimited JSON) and `/rpc/ws` (a
  * WebSocket that carries many calls at once). The same keys, limits and records as over HTTP hold for every single call.
  */
-import { Effect, Latch, Layer, Result } from "effect"
-import { HttpRouter, HttpServerRequest, type HttpServerResponse } from "effect/http"
+import { ByteSize, Effect, Latch, Layer, Result } from "effect"
+import { HttpIncomingMessage, HttpRouter, HttpServerRequest, type HttpServerResponse } from "effect/http"
 import { RpcSerialization, RpcServer } from "effect/rpc"
 import { Socket } from "effect/socket"
 import { describeDefect } from "../../gateway/Defect.ts"
@@ -142,7 +142,9 @@ const overHttp = (door: Door, { maxBodyBytes }: RouteOptions) =>
   Layer.effectDiscard(Effect.gen(function*() {
     const router = yield* HttpRouter.HttpRouter
     const answered = yield* RpcServer.toHttpEffect(GatewayRpc, { ...options, streamBufferSize })
-    yield* router.add("POST", "/rpc", guarded(answered, door, maxBodyBytes))
+    // Also on the router of an app, whose server has a bound of its own, or none.
+    const capped = Effect.provideService(answered, HttpIncomingMessage.MaxBodySize, ByteSize.bytes(maxBodyBytes))
+    yield* router.add("POST", "/rpc", guarded(capped, door, maxBodyBytes))
   }))
 
 const noUpgrade = Effect.fail(fail(invalid("", "this address takes WebSockets alone; calls over HTTP go to /rpc")))
