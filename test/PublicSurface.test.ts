@@ -28,7 +28,8 @@ const shared = names(`
   RateLimits RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound
   StoreUnavailable Tenants TimeoutPhase TokenCount Tool TypeRegistry Unauthorized Usage UsageGroup UsageLog UsageQuestion
   UsageReport UsageReportRow UsageSink UsageSinkRegistry ValidationError Windows credentialsExhausted
-  fail invalid isTimeZone timeoutOf windowAt
+  FetchError FetchFailure FileStorage PublicFetch
+  fail fileIdOf fileNotFound filesPath fileStorage fileUrl invalid isFileId isTimeZone noFiles openFile signedUrl timeoutOf windowAt
 `)
 
 describe("the public surface", () => {
