@@ -20,6 +20,9 @@ const enter = (places: Places["Service"], tenant: string) =>
     )
   })
 
+/** Enters, and does not leave. */
+const stay = (places: Places["Service"], tenant: string) => Effect.asVoid(enter(places, tenant))
+
 const letRun = Effect.repeat(Effect.yieldNow, { times: 10 })
 
 describe("places among the requests that run", () => {
@@ -53,10 +56,10 @@ describe("places among the requests that run", () => {
     withPlaces({ all: 3, perTenant: 1 }, (places) =>
       Effect.gen(function*() {
         const leave = yield* enter(places, "a")
-        const second = yield* Effect.forkChild(enter(places, "a"))
+        const second = yield* Effect.forkChild(stay(places, "a"))
         yield* letRun
-        yield* enter(places, "b")
-        yield* enter(places, "c")
+        yield* stay(places, "b")
+        yield* stay(places, "c")
         assert.strictEqual(places.figures().running, 3)
         assert.strictEqual(places.figures().waiting, 1)
         yield* leave
@@ -67,16 +70,16 @@ describe("places among the requests that run", () => {
   it.effect("the queue has an end, of which one tenant has half, and so has the patience", () =>
     withPlaces({ all: 1, queue: 4 }, (places) =>
       Effect.gen(function*() {
-        yield* enter(places, "a")
-        const waiting = [yield* Effect.forkChild(enter(places, "a")), yield* Effect.forkChild(enter(places, "a"))]
+        yield* stay(places, "a")
+        const waiting = [yield* Effect.forkChild(stay(places, "a")), yield* Effect.forkChild(stay(places, "a"))]
         yield* letRun
-        const refused = yield* Effect.flip(enter(places, "a"))
+        const refused = yield* Effect.flip(stay(places, "a"))
         assert.strictEqual(refused.code, "overloaded")
         assert.strictEqual(refused.status, 503)
         assert.isAbove(refused.retryAfterMs ?? 0, 0)
-        waiting.push(yield* Effect.forkChild(enter(places, "b")), yield* Effect.forkChild(enter(places, "c")))
+        waiting.push(yield* Effect.forkChild(stay(places, "b")), yield* Effect.forkChild(stay(places, "c")))
         yield* letRun
-        assert.strictEqual((yield* Effect.flip(enter(places, "d"))).code, "overloaded")
+        assert.strictEqual((yield* Effect.flip(stay(places, "d"))).code, "overloaded")
         yield* TestClock.adjust(1000)
         for (const fiber of waiting) {
           assert.match((yield* Effect.flip(Fiber.join(fiber))).message, /within 1000 ms/)
@@ -109,17 +112,17 @@ describe("places among the requests that run", () => {
         const { running, waiting } = places.figures()
         assert.deepStrictEqual({ running, waiting }, { running: 0, waiting: 0 })
         // All places are there again, for whichever tenants.
-        yield* enter(places, "x")
-        yield* enter(places, "x")
-        yield* enter(places, "y")
+        yield* stay(places, "x")
+        yield* stay(places, "x")
+        yield* stay(places, "y")
         assert.strictEqual(places.figures().running, 3)
       })))
 
   it.effect("what is asked in the course of a request needs no place of its own", () =>
     withPlaces({ all: 1, queue: 0 }, (places) =>
       Effect.gen(function*() {
-        yield* enter(places, "a")
-        yield* Effect.provideService(enter(places, "a"), HasPlace, true)
-        assert.strictEqual((yield* Effect.flip(enter(places, "a"))).code, "overloaded")
+        yield* stay(places, "a")
+        yield* Effect.provideService(stay(places, "a"), HasPlace, true)
+        assert.strictEqual((yield* Effect.flip(stay(places, "a"))).code, "overloaded")
       })))
 })
