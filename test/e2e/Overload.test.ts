@@ -155,6 +155,7 @@ describe("a process that has too much to do", () => {
   it("is one whose event loop is late again and again, and not one with a single long piece of work", async () => {
     const runtime = ManagedRuntime.make(shedding({ eventLoopDelay: 50, memory: 0 }))
     const load = await runtime.runPromise(Effect.service(Load))
+    const codeNow = (): string | undefined => load.overload?.code
     const block = (): void => {
       const end = performance.now() + 400
       while (performance.now() < end);
@@ -163,15 +164,15 @@ describe("a process that has too much to do", () => {
     block()
     await turn()
     await turn()
-    assert.isUndefined(load.overload)
+    assert.isUndefined(codeNow())
     for (let times = 0; times < 4; times++) {
       block()
       await turn()
       await turn()
     }
-    assert.strictEqual(load.overload?.code, "overloaded")
+    assert.strictEqual(codeNow(), "overloaded")
     const deadline = performance.now() + 20_000
-    while (load.overload !== undefined) {
+    while (codeNow() !== undefined) {
       assert.isBelow(performance.now(), deadline)
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
