@@ -19,6 +19,7 @@ import {
 } from "effect"
 import { Argument, CliError, Command, Flag } from "effect/cli"
 import { FetchHttpClient, HttpClient, HttpServer } from "effect/http"
+import cluster from "node:cluster"
 import { constants } from "node:os"
 import { auditCommand } from "./config/AuditCommand.ts"
 import * as ConfigFile from "./config/ConfigFile.ts"
@@ -31,6 +32,8 @@ import { byModule, leastLevel } from "./config/LogLevels.ts"
 import { identified } from "./config/Reloading.ts"
 import { inactiveSections, listenProblem } from "./config/StartupNotices.ts"
 import * as Stores from "./config/Stores.ts"
+import { workerProblems } from "./config/WorkerProblems.ts"
+import * as Workers from "./config/Workers.ts"
 import { Gateway } from "./gateway/Gateway.ts"
 import { AuditTrail } from "./sdk/AuditSink.ts"
 import { Configuration } from "./sdk/Configuration.ts"
@@ -141,6 +144,7 @@ const announce = (config: GatewayConfig) =>
       authentication: config.auth.mode
     })
     yield* tellConfiguration(config)
+    yield* Workers.serves
     yield* Effect.addFinalizer(() =>
       Effect.logInfo(`LLM Gateway stops; running requests have ${config.server.drainTimeout / 1000} s to finish`)
     )
@@ -197,41 +201,71 @@ const npmGone = Effect.suspend(() => {
 const hostOf = (config: GatewayConfig) =>
   config.server.host.includes(":") ? `[${config.server.host}]` : config.server.host
 
-const serve = Command.make("serve", { config }, ({ config: file }) =>
+/** The name of this worker; absent in a process that serves alone, or that runs the workers. */
+const workerName = cluster.isWorker ? environment[Workers.workerVariable] : undefined
+
+const workers = Flag.Int("workers").pipe(
+  Flag.withDescription("Processes that share the address; what they count together has to be in Redis"),
+  Flag.withDefault(1)
+)
+
+const maxWorkers = 256
+
+/** Runs the service in several processes, and ends as they do. */
+const serveByWorkers = Effect.fnUntraced(function*(config: GatewayConfig, count: number) {
+  const problems = workerProblems(config)
+  if (problems.length > 0) return yield* failed(`--workers ${count}: ${problems.join("\n")}`)
+  for (const notice of notices(config)) yield* Effect.logWarning(notice)
+  endsWithOutput = false
+  yield* Effect.logInfo(`LLM Gateway ${version} runs ${count} workers`)
+  const code = yield* Workers.run({ count, drainTimeout: config.server.drainTimeout, stop: npmGone })
+  if (code !== 0) process.exit(code)
+})
+
+/** Runs the service in this process. */
+const serveHere = Effect.fnUntraced(function*(config: GatewayConfig, file: Option.Option<string>) {
+  if (workerName === undefined) { for (const notice of notices(config)) yield* Effect.logWarning(notice) }
+  yield* listenToSignals
+  endsWithOutput = false
+  const services = yield* Effect.context<FileSystem.FileSystem>()
+  const again = Effect.provideContext(loadConfig(file), services).pipe(
+    Effect.mapError(({ cause }) => ({ message: String(cause) }))
+  )
+  const service = Layer.launch(
+    Layer.effectDiscard(Effect.andThen(reloads(config), announce(config))).pipe(
+      Layer.provideMerge(GatewayServer.layer({
+        host: config.server.host,
+        port: config.server.port,
+        maxBodyBytes: config.server.maxBody,
+        metrics: config.observability.metrics,
+        drainTimeout: config.server.drainTimeout,
+        shedding: config.server.shed
+      })),
+      Layer.provideMerge(gatewayOf(config, again)),
+      Layer.provide(workerName === undefined ? Layer.empty : Workers.peers(workerName))
+    )
+  )
+  return yield* Effect.raceFirst(service, workerName === undefined ? npmGone : Effect.never).pipe(
+    Effect.catchTag(
+      "ServeError",
+      () => failed(`cannot listen on ${config.server.host}:${config.server.port}; is it in use already?`)
+    ),
+    Effect.provideService(References.MinimumLogLevel, leastLevel(config.observability)),
+    Effect.updateService(
+      Logger.CurrentLoggers,
+      (loggers) => new Set(Array.from(loggers, byModule(config.observability)))
+    ),
+    workerName === undefined ? (self) => self : Effect.annotateLogs({ worker: workerName })
+  )
+})
+
+const serve = Command.make("serve", { config, workers }, ({ config: file, workers: count }) =>
   Effect.gen(function*() {
+    if (count < 1 || count > maxWorkers) return yield* failed(`--workers: expected 1 to ${maxWorkers}`)
     const config = yield* loadConfig(file)
     const problem = listenProblem(config)
     if (problem !== undefined) return yield* failed(problem)
-    for (const notice of notices(config)) yield* Effect.logWarning(notice)
-    yield* listenToSignals
-    endsWithOutput = false
-    const services = yield* Effect.context<FileSystem.FileSystem>()
-    const again = Effect.provideContext(loadConfig(file), services).pipe(
-      Effect.mapError(({ cause }) => ({ message: String(cause) }))
-    )
-    const service = Layer.launch(
-      Layer.effectDiscard(Effect.andThen(reloads(config), announce(config))).pipe(
-        Layer.provideMerge(GatewayServer.layer({
-          host: config.server.host,
-          port: config.server.port,
-          maxBodyBytes: config.server.maxBody,
-          metrics: config.observability.metrics,
-          drainTimeout: config.server.drainTimeout,
-          shedding: config.server.shed
-        })),
-        Layer.provideMerge(gatewayOf(config, again))
-      )
-    )
-    return yield* Effect.raceFirst(service, npmGone).pipe(
-      Effect.catchTag("ServeError", () =>
-        failed(`cannot listen on ${config.server.host}:${config.server.port}; is it in use already?`)),
-      Effect.provideService(References.MinimumLogLevel, leastLevel(config.observability)),
-      Effect.updateService(
-        Logger.CurrentLoggers,
-        (loggers) =>
-          new Set(Array.from(loggers, byModule(config.observability)))
-      )
-    )
+    yield* count > 1 && workerName === undefined ? serveByWorkers(config, count) : serveHere(config, file)
   })).pipe(Command.withDescription("Runs the HTTP service"))
 
 const check = Command.make("check", { config }, ({ config: file }) =>

@@ -167,6 +167,10 @@ const isOneLedger = (config: GatewayConfig): boolean => keepsBudgets(config) && 
 export const areRemote = (config: GatewayConfig): boolean =>
   config.storage.redis !== undefined || (keepsBudgets(config) && !isSqlite(config))
 
+/** Whether limits or budgets are counted in the memory of each process. */
+export const countsInMemory = (config: GatewayConfig): boolean =>
+  config.storage.redis === undefined && (hasLimits(config) || (hasBudgets(config) && isSqlite(config)))
+
 /**
  * What the gateway is governed by: callers, limits, budgets, records. Needs the tenants, and the registry that usage sinks put
  * themselves into.

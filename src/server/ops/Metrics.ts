@@ -4,7 +4,7 @@
  *
  * They name providers, models, tenants and budgets and tell how much all of them are used, so they are for administrators.
  */
-import { Context, Effect, Metric, Option } from "effect"
+import { Context, Effect, Layer, Metric, Option } from "effect"
 import { HttpRouter, HttpServerResponse } from "effect/http"
 // The module itself: its barrel loads all of OpenTelemetry with it, which the first requests of a process then wait for.
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
@@ -22,6 +22,7 @@ import { fail, Forbidden } from "../../sdk/GatewayError.ts"
 import { Tenants } from "../../sdk/Tenant.ts"
 import { type Door, visit } from "../Door.ts"
 import { Load } from "../Shedding.ts"
+import { merged, MetricsPeers } from "./MetricsPeers.ts"
 import * as ProcessFigures from "./ProcessFigures.ts"
 
 /** The figures of one scrape. */
@@ -184,11 +185,8 @@ const metricNameMapper = (name: string): string => {
   return name === "gen_ai.client.token.usage" ? `${name}_tokens` : name
 }
 
-const metrics = Effect.fnUntraced(function*() {
-  const caller = yield* CurrentCaller
-  if (caller.admin !== true) {
-    return yield* fail(new Forbidden({ message: "metrics are for keys with the admin right" }))
-  }
+/** This process's figures, as Prometheus reads them. */
+const render = Effect.fnUntraced(function*() {
   // A registry of this answer's own: another gateway in this process has other figures.
   const now: Figures = Context.make(Metric.MetricRegistry, new Map())
   yield* attempts(now)
@@ -206,11 +204,28 @@ const metrics = Effect.fnUntraced(function*() {
     for (const [key, series] of from) if (!to.has(key)) to.set(key, series)
   }
   const options = { metricNameMapper }
-  return HttpServerResponse.text(
-    PrometheusMetrics.formatUnsafe(now, options) + (yield* PrometheusMetrics.format(options)),
-    { contentType: "text/plain; version=0.0.4; charset=utf-8" }
-  )
+  return PrometheusMetrics.formatUnsafe(now, options) + (yield* PrometheusMetrics.format(options))
 })
 
+const metrics = Effect.fnUntraced(function*() {
+  const caller = yield* CurrentCaller
+  if (caller.admin !== true) {
+    return yield* fail(new Forbidden({ message: "metrics are for keys with the admin right" }))
+  }
+  const own = yield* render()
+  const { collect } = yield* MetricsPeers
+  const all = yield* collect(own)
+  return HttpServerResponse.text(all === undefined ? own : merged(all), {
+    contentType: "text/plain; version=0.0.4; charset=utf-8"
+  })
+})
+
+/** Tells the other processes this one's figures when one of them is asked. */
+const answering = Layer.effectDiscard(Effect.gen(function*() {
+  const { answer } = yield* MetricsPeers
+  const services = yield* Effect.context<Effect.Services<ReturnType<typeof render>>>()
+  yield* answer(Effect.provideContext(render(), services))
+}))
+
 /** Mounts `/metrics`; errors have the door's form. */
-export const layer = (door: Door) => HttpRouter.add("GET", "/metrics", visit(door, metrics))
+export const layer = (door: Door) => Layer.mergeAll(HttpRouter.add("GET", "/metrics", visit(door, metrics)), answering)
