@@ -19,19 +19,21 @@ import {
 } from "effect"
 import { Argument, CliError, Command, Flag } from "effect/cli"
 import { FetchHttpClient, HttpClient, HttpServer } from "effect/http"
-import { hash } from "node:crypto"
 import { constants } from "node:os"
 import { auditCommand } from "./config/AuditCommand.ts"
 import * as ConfigFile from "./config/ConfigFile.ts"
 import { environmentProblems, type EnvironmentRecord, fromEnvironment, ollamaUrl } from "./config/Environment.ts"
 import type { GatewayConfig } from "./config/GatewayConfig.ts"
 import * as GatewayLayer from "./config/GatewayLayer.ts"
+import * as FileChanges from "./config/FileChanges.ts"
 import * as KeysCommand from "./config/KeysCommand.ts"
 import { byModule, leastLevel } from "./config/LogLevels.ts"
+import { identified } from "./config/Reloading.ts"
 import { inactiveSections, listenProblem } from "./config/StartupNotices.ts"
 import * as Stores from "./config/Stores.ts"
 import { Gateway } from "./gateway/Gateway.ts"
 import { AuditTrail } from "./sdk/AuditSink.ts"
+import { Configuration } from "./sdk/Configuration.ts"
 import type { ChatRequest, Message } from "./sdk/Chat.ts"
 import { text, textOf } from "./sdk/Content.ts"
 import type { ModelInfo, Price, Prices } from "./sdk/Model.ts"
@@ -89,6 +91,7 @@ const config = Flag.File("config").pipe(
 )
 
 type Described = ReturnType<typeof GatewayLayer.layer>
+type GatewayLayerLoad = NonNullable<GatewayLayer.GatewayLayerOptions["load"]>
 
 /** Why a gateway could not be built, in the words of its configuration. */
 const startProblem = (error: Layer.Error<Described> | Layer.Error<ReturnType<typeof Stores.keyStore>>): string => {
@@ -104,9 +107,9 @@ const startProblem = (error: Layer.Error<Described> | Layer.Error<ReturnType<typ
 }
 
 /** The gateway that the configuration describes; ends the command where it cannot be built. */
-const gatewayOf = (config: GatewayConfig) =>
+const gatewayOf = (config: GatewayConfig, load?: GatewayLayerLoad) =>
   Layer.catch(
-    GatewayLayer.layer(config),
+    GatewayLayer.layer(config, load === undefined ? {} : { load }),
     (error): Layer.Layer<Layer.Success<Described>, CliError.UserError> =>
       Layer.effectContext(failed(startProblem(error)))
   )
@@ -116,13 +119,13 @@ const gatewayOf = (config: GatewayConfig) =>
 // ---------------------------------------------------------------------------------------------------------------------
 
 /** Tells the audit trail which configuration is in force from now on, by its hash; secrets are no part of it. */
-const tellConfiguration = Effect.fnUntraced(function*({ source, ...config }: GatewayConfig) {
+const tellConfiguration = Effect.fnUntraced(function*(config: GatewayConfig) {
   const audit = yield* Effect.serviceOption(AuditTrail)
   if (Option.isNone(audit)) return
   audit.value.emit({
     type: "configuration_changed",
     at: yield* Clock.currentTimeMillis,
-    details: { file: source?.file ?? "environment", sha256: hash("sha256", JSON.stringify(config), "hex") }
+    details: identified(config)
   })
 })
 
@@ -146,12 +149,8 @@ const announce = (config: GatewayConfig) =>
 /** Ctrl+C reaches a program that npm started twice: from the terminal, and from npm a moment later. */
 const sameSignal = 500
 
-/**
- * What signals mean beyond the first SIGTERM or SIGINT, which interrupts the service. A second one ends the process without
- * waiting any longer. SIGHUP, which reloads other services, changes nothing here, except from a terminal that was closed.
- */
-const listenToSignals = Effect.gen(function*() {
-  const run = Effect.runForkWith(yield* Effect.context())
+/** What signals mean beyond the first SIGTERM or SIGINT, which interrupts the service: a second one ends the process at once. */
+const listenToSignals = Effect.sync(() => {
   let toldAt: number | undefined
   const onStop = (signal: NodeJS.Signals): void => {
     const now = performance.now()
@@ -160,10 +159,26 @@ const listenToSignals = Effect.gen(function*() {
   }
   process.on("SIGTERM", onStop)
   process.on("SIGINT", onStop)
-  process.on("SIGHUP", () => {
+})
+
+/**
+ * Reads the configuration anew on SIGHUP, and when its file changes. A SIGHUP from a terminal that was closed means SIGTERM.
+ * What comes of it is in the log.
+ */
+const reloads = Effect.fnUntraced(function*({ source }: GatewayConfig) {
+  const { reload } = yield* Configuration
+  const reloaded = Effect.ignore(reload)
+  const run = Effect.runForkWith(yield* Effect.context())
+  const onHangUp = (): void => {
     if (process.stdout.isTTY) process.kill(process.pid, "SIGTERM")
-    else run(Effect.logWarning("SIGHUP changes nothing: a new configuration needs a restart"))
-  })
+    else run(reloaded)
+  }
+  yield* Effect.acquireRelease(
+    Effect.sync(() => process.on("SIGHUP", onHangUp)),
+    // The signal that this answers would end a process that nobody listens in.
+    () => Effect.sync(() => process.on("SIGHUP", () => undefined).off("SIGHUP", onHangUp))
+  )
+  if (source !== undefined) yield* Effect.forkScoped(FileChanges.follow(source.file, reloaded))
 })
 
 /** How often it is looked whether npm's shell still runs. */
@@ -190,8 +205,12 @@ const serve = Command.make("serve", { config }, ({ config: file }) =>
     for (const notice of notices(config)) yield* Effect.logWarning(notice)
     yield* listenToSignals
     endsWithOutput = false
+    const services = yield* Effect.context<FileSystem.FileSystem>()
+    const again = Effect.provideContext(loadConfig(file), services).pipe(
+      Effect.mapError(({ cause }) => ({ message: String(cause) }))
+    )
     const service = Layer.launch(
-      Layer.effectDiscard(announce(config)).pipe(
+      Layer.effectDiscard(Effect.andThen(reloads(config), announce(config))).pipe(
         Layer.provideMerge(GatewayServer.layer({
           host: config.server.host,
           port: config.server.port,
@@ -199,7 +218,7 @@ const serve = Command.make("serve", { config }, ({ config: file }) =>
           metrics: config.observability.metrics,
           drainTimeout: config.server.drainTimeout
         })),
-        Layer.provide(gatewayOf(config))
+        Layer.provideMerge(gatewayOf(config, again))
       )
     )
     return yield* Effect.raceFirst(service, npmGone).pipe(

@@ -17,8 +17,8 @@ const own = names(`
 
 /** Of `llm-gateway/sdk`: what plugins and callers share. */
 const shared = names(`
-  AuditSink AuditSinkRegistry AuditTrail Breakers BudgetExceeded BudgetInfo BudgetList Budgets
-  CandidateInfo CapabilityNotSupported Chat ChatEvent ChatStream Content CurrentCaller CurrentRequest
+  AuditSink AuditSinkRegistry AuditTrail Breakers BudgetExceeded RefusedConfiguration tenantsOf BudgetInfo BudgetList Budgets
+  CandidateInfo CapabilityNotSupported Chat ChatEvent ChatStream Configuration ConfigurationStatus Content CurrentCaller CurrentRequest
   Embedding Explanation FileNotFound Forbidden GatewayApi GatewayCaller GatewayError GatewayErrorReason
   GatewayInProcess GatewayRpc Gts HealthInfo
   Identity Image Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue Job JobExpired JobNotFound JobStore

@@ -1,5 +1,5 @@
 /** The gateway that a configuration file describes, as a Layer for an app. */
-import { Effect, Layer } from "effect"
+import { Effect, type FileSystem, Layer } from "effect"
 import * as ConfigFile from "./ConfigFile.ts"
 import type { EnvironmentRecord } from "./Environment.ts"
 import * as GatewayLayer from "./GatewayLayer.ts"
@@ -12,13 +12,12 @@ export interface ConfiguredGatewayOptions {
 
 /**
  * Reads the file and builds all that it describes, short of the listening socket: the gateway, its stores and plugins, and who
- * its callers are. Fails with `ConfigError`, which names each problem with its line, or with what the stores say.
+ * its callers are; the `Configuration` reads the file anew. Fails with `ConfigError`, which names each problem with its line, or with what the stores say.
  */
 export const layer = (file: string, options: ConfiguredGatewayOptions = {}) =>
-  Layer.unwrap(
-    Effect.map(
-      // An app that names no environment means its own.
-      ConfigFile.load(file, options.environment ?? process.env),
-      (config) => GatewayLayer.layer(config)
-    )
-  )
+  Layer.unwrap(Effect.gen(function*() {
+    const services = yield* Effect.context<FileSystem.FileSystem>()
+    // An app that names no environment means its own.
+    const read = ConfigFile.load(file, options.environment ?? process.env)
+    return GatewayLayer.layer(yield* read, { load: Effect.provideContext(read, services) })
+  }))

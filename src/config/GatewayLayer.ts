@@ -1,11 +1,13 @@
 /** From a configuration to the Layers that it describes: providers, registries, the gateway, the callers it knows. */
-import { type FileSystem, Layer, type Path } from "effect"
+import { Effect, type FileSystem, Layer, type Path } from "effect"
 import { FetchHttpClient } from "effect/http"
 import type { UnknownPrice } from "../gateway/Admission.ts"
+import { AttemptCounts } from "../gateway/AttemptCounts.ts"
 import { Gateway } from "../gateway/Gateway.ts"
+import { Health } from "../gateway/Health.ts"
 import { Jobs } from "../gateway/Jobs.ts"
-import * as Registries from "../gateway/Registries.ts"
 import { compilePatterns } from "../modules/modelRegistry/ModelPattern.ts"
+import { Memory } from "../modules/modelRegistry/Discovery.ts"
 import * as Registry from "../modules/modelRegistry/Registry.ts"
 import * as OutboundUndici from "../modules/outbound/OutboundUndici.ts"
 import * as ToldHeaders from "../modules/outbound/ToldHeaders.ts"
@@ -16,17 +18,25 @@ import * as Ollama from "../plugins/providers/ollama/Ollama.ts"
 import * as OpenAi from "../plugins/providers/openai/OpenAi.ts"
 import * as Sandbox from "../plugins/providers/sandbox/Sandbox.ts"
 import type { Caller } from "../sdk/Caller.ts"
+import * as Provider from "../sdk/Provider.ts"
 import {
   type EmbedBatching,
   type FailureAction,
   type FailureKind,
   type RetryOptions,
-  type Route
+  type Route,
+  Routes
 } from "../sdk/Routes.ts"
+import { Tenants, tenantsOf } from "../sdk/Tenant.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
+import { UsageSinkRegistry } from "../sdk/UsageSink.ts"
+import { fingerprint } from "./Fingerprint.ts"
 import type { GatewayConfig, ProviderConfig, RouteConfig } from "./GatewayConfig.ts"
 import * as Interceptors from "./Interceptors.ts"
-import { nanoUsd } from "./Policies.ts"
+import * as Overlay from "./Overlay.ts"
+import { nanoUsd, policiesOf } from "./Policies.ts"
+import { ProviderPool } from "./ProviderPool.ts"
+import * as Reloading from "./Reloading.ts"
 import * as Stores from "./Stores.ts"
 import * as Telemetry from "./Telemetry.ts"
 
@@ -52,6 +62,12 @@ const providerLayer = (slug: string, config: ProviderConfig) => {
       return Sandbox.layer({ slug })
   }
 }
+
+/** The provider, taken over from the configuration before where that said the same of it. */
+const pooledProvider = (slug: string, config: ProviderConfig) =>
+  Provider.layer(
+    Effect.flatMap(ProviderPool, (pool) => pool.take(fingerprint([slug, config]), providerLayer(slug, config)))
+  )
 
 /** Patterns are compiled once: those of a key live as long as what is known of the key. */
 const compiled = new WeakMap<ReadonlyArray<string>, (id: string) => boolean>()
@@ -161,19 +177,21 @@ const unknownPrice = (configured: GatewayConfig["defaults"]["unknownPrice"]): Un
 export interface GatewayLayerOptions {
   /** As `BudgetOptions.graceMs`. */
   readonly graceMs?: number
+  /** Where a reload gets the configuration from; absent: there is none. */
+  readonly load?: Reloading.LoadConfig
 }
 
 /** How providers are reached. */
-const outbound = ({ defaults, observability }: GatewayConfig) => {
-  const undici = OutboundUndici.layerWith({ breaker: defaults.breaker, connectTimeout: defaults.timeouts.connect })
+const outbound = ({ defaults, observability }: GatewayConfig, connectTimeout: () => number) => {
+  const undici = OutboundUndici.layerWith({ breaker: defaults.breaker, connectTimeout })
   return observability.otlp !== undefined && observability.traces.tellProviders
     ? Layer.provideMerge(ToldHeaders.layer, undici)
     : undici
 }
 
-/** Everything that the configuration describes, short of the listening socket. */
-export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) => {
-  const providers = Object.entries(config.providers).map(([slug, provider]) => providerLayer(slug, provider))
+/** What a reload builds anew, over what it leaves as it is. */
+const generation = (options: GatewayLayerOptions, memory: Memory) => (config: GatewayConfig) => {
+  const providers = Object.entries(config.providers).map(([slug, provider]) => pooledProvider(slug, provider))
   const { attempts, budgetWarnings, embedBatching, retry, timeZone, timeouts } = config.defaults
   const gateway = Gateway.layer({
     timeouts,
@@ -186,23 +204,52 @@ export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) 
       unknownPrice: unknownPrice(config.defaults.unknownPrice),
       warnAt: budgetWarnings.map((percent) => percent / 100),
       isRemote: Stores.areRemote(config),
-      ...options
+      ...(options.graceMs === undefined ? {} : { graceMs: options.graceMs })
     }
   })
   // Moderation asks the gateway's own models, so interceptors come last.
-  const { concurrency, lease, maxUnfinished, ttl } = config.jobs
-  const jobs = Jobs.layer({ concurrency, leaseMs: lease, maxUnfinished, ttlMs: ttl })
-  return jobs.pipe(
-    Layer.provideMerge(Interceptors.layer(config)),
+  return Interceptors.layer(config).pipe(
     Layer.provideMerge(gateway),
-    Layer.provideMerge(Telemetry.layer(config)),
-    Layer.provideMerge(Registry.layer({ models: config.models.map(overrideOf), approvals: approvals(config) })),
+    Layer.provideMerge(Registry.layer({
+      models: config.models.map(overrideOf),
+      approvals: approvals(config),
+      discovery: { memory }
+    })),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...providers)),
+    Layer.provideMerge(Layer.mergeAll(
+      Overlay.layer,
+      Routes.layer(routesOf(config)),
+      Layer.succeed(Tenants, tenantsOf(policiesOf(config))),
+      typeRegistry(config)
+    ))
+  )
+}
+
+/** Everything that the configuration describes, short of the listening socket. */
+export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) => {
+  const { concurrency, lease, maxUnfinished, ttl } = config.jobs
+  // What a reload changes in what it does not build anew.
+  let connectTimeout = config.defaults.timeouts.connect
+  let takesContent = Telemetry.takesContentOf(config)
+  return Jobs.layer({ concurrency, leaseMs: lease, maxUnfinished, ttlMs: ttl }).pipe(
+    Layer.provideMerge(Reloading.layer({
+      config,
+      build: generation(options, new Memory()),
+      replaced: (next) => {
+        connectTimeout = next.defaults.timeouts.connect
+        takesContent = Telemetry.takesContentOf(next)
+      },
+      ...(options.load === undefined ? {} : { load: options.load })
+    })),
+    Layer.provide(Layer.mergeAll(Overlay.Base.layer, ProviderPool.layer)),
+    Layer.provideMerge(Telemetry.layer(config, (tenant) => takesContent(tenant)).pipe(Layer.provide(Routes.layer()))),
     Layer.provideMerge(Stores.layer(config)),
     Layer.provideMerge(Layer.mergeAll(
-      Registries.layerWith(routesOf(config), config.models.map(({ id }) => id)),
-      outbound(config),
-      typeRegistry(config)
+      Reloading.tenants(config),
+      UsageSinkRegistry.layer,
+      Health.layer,
+      AttemptCounts.layer().pipe(Layer.provide(Routes.layer())),
+      outbound(config, () => connectTimeout)
     ))
   )
 }

@@ -93,7 +93,8 @@ type Connections = ReturnType<typeof connections>
 // What is kept in them
 // ---------------------------------------------------------------------------------------------------------------------
 
-const apiKey = (key: AuthKeyConfig): IdentityKeys.ApiKey => ({
+/** A key of the configuration as identity takes it. */
+export const apiKey = (key: AuthKeyConfig): IdentityKeys.ApiKey => ({
   ...restrictionsOf(key),
   id: key.id,
   sha256: key.sha256,
@@ -166,7 +167,10 @@ const isOneLedger = (config: GatewayConfig): boolean => keepsBudgets(config) && 
 export const areRemote = (config: GatewayConfig): boolean =>
   config.storage.redis !== undefined || (keepsBudgets(config) && !isSqlite(config))
 
-/** What the gateway is governed by: callers, limits, budgets, records. Needs the registry that usage sinks put themselves into. */
+/**
+ * What the gateway is governed by: callers, limits, budgets, records. Needs the tenants, and the registry that usage sinks put
+ * themselves into.
+ */
 export const layer = (config: GatewayConfig) => {
   const to = connections(config)
   return Layer.mergeAll(
@@ -179,9 +183,13 @@ export const layer = (config: GatewayConfig) => {
   ).pipe(
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...config.usage.sinks.map((sink) => usageSink(sink, to)))),
     Layer.provideMerge(Layer.mergeAll(Layer.empty, ...config.audit.sinks.map((sink) => auditSink(sink, to)))),
-    Layer.provideMerge(Layer.mergeAll(AuditSinkRegistry.layer, Tenants.layer(policiesOf(config))))
+    Layer.provideMerge(AuditSinkRegistry.layer)
   )
 }
+
+/** Sections of a new configuration that need a store which the running one did without. */
+export const unkept = (running: GatewayConfig, next: GatewayConfig): ReadonlyArray<string> =>
+  (hasLimits(next) && !hasLimits(running)) || (hasBudgets(next) && !hasBudgets(running)) ? ["tenants"] : []
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The command line's

@@ -8,7 +8,7 @@ import type { Routes } from "../sdk/Routes.ts"
 import type { GatewayConfig } from "./GatewayConfig.ts"
 
 /** Whether a tenant, or one that it belongs to, has said that its content may be seen in traces. */
-const takesContentOf = ({ tenants }: GatewayConfig): (tenant: string) => boolean => {
+export const takesContentOf = ({ tenants }: GatewayConfig): (tenant: string) => boolean => {
   const captured = new Set<string>()
   for (const name of Object.keys(tenants)) {
     // A cycle among parents is refused before, so that this comes to an end.
@@ -19,7 +19,11 @@ const takesContentOf = ({ tenants }: GatewayConfig): (tenant: string) => boolean
   return (tenant) => captured.has(tenant)
 }
 
-const traces = (config: GatewayConfig, url: string): Layer.Layer<RequestTraces, never, RequestMetrics> => {
+const traces = (
+  config: GatewayConfig,
+  url: string,
+  takesContent: (tenant: string) => boolean
+): Layer.Layer<RequestTraces, never, RequestMetrics> => {
   const { otlpHeaders, traces: { sampling, tellProviders } } = config.observability
   // A request that is not traced need not be seen by the SDK, unless its provider is to know just that.
   const chosen = tellProviders ? {} : { sampling }
@@ -31,7 +35,7 @@ const traces = (config: GatewayConfig, url: string): Layer.Layer<RequestTraces, 
             ...chosen,
             foreign,
             tellsProviders: tellProviders,
-            takesContentOf: takesContentOf(config)
+            takesContentOf: takesContent
           }).pipe(
             Layer.provide(Layer.succeed(Tracer.Tracer, tracer))
           )
@@ -45,8 +49,11 @@ const traces = (config: GatewayConfig, url: string): Layer.Layer<RequestTraces, 
   )
 }
 
-/** Only what is configured is there at all, and costs anything. */
-export const layer = (config: GatewayConfig): Layer.Layer<never, never, Routes> => {
+/** Only what is configured is there at all, and costs anything. `takesContent` is asked for each request that is traced. */
+export const layer = (
+  config: GatewayConfig,
+  takesContent: (tenant: string) => boolean
+): Layer.Layer<never, never, Routes> => {
   const { accessLog, metrics, otlp } = config.observability
   const figures = RequestMetrics.layer(config.models.map(({ id }) => id))
   const all = Layer.mergeAll(
@@ -56,5 +63,5 @@ export const layer = (config: GatewayConfig): Layer.Layer<never, never, Routes> 
   )
   return otlp === undefined
     ? all
-    : Layer.provideMerge(traces(config, otlp), Layer.merge(all, figures))
+    : Layer.provideMerge(traces(config, otlp, takesContent), Layer.merge(all, figures))
 }

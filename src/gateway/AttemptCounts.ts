@@ -23,6 +23,8 @@ export interface AttemptCount {
 export class AttemptCounts extends Context.Service<AttemptCounts, {
   /** An attempt is over; `isFallback` where the request's first candidate was another model. */
   readonly add: (model: ModelInfo, outcome: AttemptReport["outcome"], isFallback: boolean) => void
+  /** From now on these models, by canonical or bare id, are told apart, too. */
+  readonly tellApart: (models: Iterable<string>) => void
   /** What has been counted, in the order of first attempts. */
   readonly all: () => ReadonlyArray<AttemptCount>
 }>()("llm-gateway/gateway/AttemptCounts") {
@@ -60,6 +62,7 @@ const make = (models: ReadonlyArray<string>, routes: Routes["Service"]): Attempt
       count.byOutcome.set(outcome, (count.byOutcome.get(outcome) ?? 0) + 1)
       if (isFallback && outcome === "ok") count.fallbacks++
     },
+    tellApart: (models) => labels.tellApart(models),
     all: () => Array.from(counts.values())
   }
 }

@@ -93,6 +93,8 @@ export class Gateway extends Context.Service<Gateway, {
   readonly routes: Explain.Explain["routes"]
   /** How the budgets stand that pay for the current caller's requests, those of single models apart. */
   readonly budgets: Effect.Effect<ReadonlyArray<Balance>, GatewayError>
+  /** Requests that have begun and not finished: until then what the gateway is built on is in use. */
+  readonly running: () => number
 }>()("llm-gateway/gateway/Gateway") {
   static readonly layer = (options: GatewayOptions = {}): Layer.Layer<Gateway, never, Dependencies> =>
     Layer.effect(Gateway, make(options))
@@ -306,7 +308,8 @@ const make = Effect.fnUntraced(function*(
     model: (id) => Effect.flatMap(CurrentCaller, (caller) => models.resolve(id, caller)),
     explain: explain.explain,
     routes: explain.routes,
-    budgets: Effect.flatMap(start("", false), admission.balances)
+    budgets: Effect.flatMap(start("", false), admission.balances),
+    running: pipeline.running
   }
 })
 

@@ -112,6 +112,8 @@ export interface Pipeline {
   ) => Effect.Effect<A, GatewayError, R>
   /** Tells that a request has begun. */
   readonly began: (exchange: Exchange) => void
+  /** Requests that have begun and not finished. */
+  readonly running: () => number
   /** Writes down what a request was, on every exit. Fails where the answer may not go out without its record. */
   readonly finish: <Request extends Asked>(
     exchange: Exchange,
@@ -165,12 +167,14 @@ export const make = Effect.fnUntraced(function*(
       breakers === undefined ? Effect.void : breakers.report(provider, endpoint, "failure")
   }
 
+  let running = 0
   const finish = Effect.fnUntraced(function*<Request extends Asked>(
     exchange: Exchange,
     operation: Operation<Request>,
     asked: Request,
     exit: Exit.Exit<unknown, GatewayError>
   ): Effect.fn.Return<void, GatewayError> {
+    running--
     const consumed = recordsOf(exchange, operation, asked, exit)
     const isCharged = exchange.repeatable === undefined || exchange.repeatable.isCharged()
     let tokens = 0
@@ -210,11 +214,13 @@ export const make = Effect.fnUntraced(function*(
           ? Effect.fail(error)
           : Effect.andThen(admission.countRequest(exchange, admission.bindings(exchange)), Effect.fail(error))),
     began: (exchange) => {
+      running++
       if (typeof unknownPrice === "object") exchange.flatNanoUsd = unknownPrice.flatNanoUsd
       if (traces !== undefined) exchange.trace = traces.began(exchange)
       metrics?.began(exchange)
       if (audit?.isActive() === true) tellStart(audit, exchange)
     },
+    running: () => running,
     finish
   }
 })

@@ -38,8 +38,13 @@ export class RequestMetrics extends Context.Service<RequestMetrics, {
   readonly ended: (exchange: Exchange, records: ReadonlyArray<UsageRecord>) => void
   /** A request was refused before it was known what it asks for: for its key, its form or its path. */
   readonly refused: (code: GatewayErrorCode) => void
-  /** Shows the figures of a queue for as long as the scope lives; they are read when somebody asks. */
+  /**
+   * Shows the figures of a queue for as long as the scope lives; they are read when somebody asks. Queues of one name, as two
+   * configurations have them while one takes the place of the other, are shown as one.
+   */
   readonly queue: (name: string, stats: RecordQueueStats) => Effect.Effect<void, never, Scope.Scope>
+  /** From now on these models, by canonical or bare id, are told apart, too. */
+  readonly tellApart: (models: Iterable<string>) => void
   /** The context whose `Metric.MetricRegistry` holds them. */
   readonly registry: Context.Context<never>
 }>()("llm-gateway/gateway/RequestMetrics") {
@@ -214,6 +219,29 @@ const queueGauge = (queue: string) =>
 const queueTotal = (what: string, description: string, queue: string) =>
   Metric.gauge(`llm_gateway_queue_${what}`, { description, attributes: { queue } })
 
+/** The figures of all queues of one name; what those that are gone have counted stays counted. */
+class QueueFigures {
+  readonly #live = new Set<RecordQueueStats>()
+  readonly #past = { written: 0, dropped: 0, retries: 0 }
+
+  add(stats: RecordQueueStats): void {
+    this.#live.add(stats)
+  }
+
+  remove(stats: RecordQueueStats): void {
+    if (!this.#live.delete(stats)) return
+    this.#past.written += stats.written
+    this.#past.dropped += stats.dropped
+    this.#past.retries += stats.retries
+  }
+
+  sum(figure: "queued" | "written" | "dropped" | "retries"): number {
+    let sum = figure === "queued" ? 0 : this.#past[figure]
+    for (const stats of this.#live) sum += stats[figure]
+    return sum
+  }
+}
+
 /** A gauge that is read where its figure is kept. */
 const read = (
   gauge: Metric.Gauge<number>,
@@ -301,24 +329,36 @@ const make = (labels: ModelLabels): RequestMetrics["Service"] => {
     series.updateUnsafe(durationMs / 1000, registry)
   }
 
+  const queues = new Map<string, QueueFigures>()
+  const shownQueue = (name: string): QueueFigures => {
+    const known = queues.get(name)
+    if (known !== undefined) return known
+    const figures = new QueueFigures()
+    queues.set(name, figures)
+    read(queueGauge(name), registry, () => figures.sum("queued"))
+    read(queueTotal("written", "Records that a queue has written.", name), registry, () => figures.sum("written"))
+    read(queueTotal("dropped", "Records that a queue has lost.", name), registry, () => figures.sum("dropped"))
+    read(
+      queueTotal("retries", "Writes of a queue that failed and were tried again.", name),
+      registry,
+      () => figures.sum("retries")
+    )
+    return figures
+  }
   const queue: RequestMetrics["Service"]["queue"] = (name, stats) =>
     Effect.asVoid(Effect.acquireRelease(
-      Effect.sync(() => [
-        read(queueGauge(name), registry, () => stats.queued),
-        read(queueTotal("written", "Records that a queue has written.", name), registry, () => stats.written),
-        read(queueTotal("dropped", "Records that a queue has lost.", name), registry, () => stats.dropped),
-        read(queueTotal("retries", "Writes of a queue that failed and were tried again.", name), registry, () =>
-          stats.retries)
-      ]),
-      (series) =>
-        Effect.sync(() =>
-          series.forEach(({ remove }) => remove())
-        )
+      Effect.sync(() => {
+        const figures = shownQueue(name)
+        figures.add(stats)
+        return figures
+      }),
+      (figures) => Effect.sync(() => figures.remove(stats))
     ))
 
   return {
     registry,
     queue,
+    tellApart: (models) => labels.tellApart(models),
     began: ({ operation }) => move(operation, 1),
     ended: (exchange, records) => {
       const { attempts: made, operation } = exchange

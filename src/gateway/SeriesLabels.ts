@@ -28,6 +28,11 @@ export class ModelLabels {
     for (const route of routes.all()) for (const { model } of route.models) this.#configured.add(model)
   }
 
+  /** From now on these models, by canonical or bare id, are told apart, too. */
+  tellApart(models: Iterable<string>): void {
+    for (const model of models) this.#configured.add(model)
+  }
+
   of(info: ModelInfo | undefined): ModelLabel {
     return info === undefined ? noModel : this.#label(info.id, info.model, info.provider)
   }

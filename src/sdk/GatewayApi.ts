@@ -8,6 +8,7 @@
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { ChatAnswer, ChatRequest, RoutedRequest } from "./Chat.ts"
+import { ConfigurationStatus } from "./Configuration.ts"
 import { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import { Issue } from "./GatewayError.ts"
 import { IssuedKeyJson, KeyJson, KeyListJson, NewKeyJson, RotationJson } from "./KeyJson.ts"
@@ -527,6 +528,22 @@ const rotateKey = HttpApiEndpoint.post("rotateKey", "/admin/keys/:id/rotate", {
   override: { security }
 }))
 
+const reload = HttpApiEndpoint.post("reload", "/admin/reload", {
+  success: ConfigurationStatus.annotate({ identifier: "ConfigurationStatus" }),
+  error: [
+    problem(400, "validation_error: the configuration is wrong, or changes what takes a restart; nothing has changed"),
+    unauthorized,
+    problem(403, "forbidden: the caller may not administrate, or only a part of the tenants"),
+    problem(404, "not_found: there is nothing that could be read anew")
+  ]
+}).annotateMerge(OpenApi.annotations({
+  summary: "Reload the configuration",
+  description:
+    "Reads the configuration anew and puts it in force, or says what is wrong with it and goes on with the one before. " +
+    "Requests that run finish by the configuration that they began with.",
+  override: { security }
+}))
+
 /** The native API. */
 export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("chat").add(chat).prefix("/llm-gateway/v1"),
@@ -536,7 +553,7 @@ export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("usage").add(usage, budgets).prefix("/llm-gateway/v1"),
-  HttpApiGroup.make("admin").add(createKey, listKeys, revokeKey, rotateKey).prefix("/llm-gateway/v1")
+  HttpApiGroup.make("admin").add(createKey, listKeys, revokeKey, rotateKey, reload).prefix("/llm-gateway/v1")
 ).annotateMerge(OpenApi.annotations({
   title: "LLM Gateway",
   version: "1",

@@ -67,29 +67,32 @@ export class Tenants extends Context.Service<Tenants, {
 }>()("llm-gateway/sdk/Tenants") {
   /** The given tenants. A parent that does not exist or that leads back to its child ends the line: configuration refuses both. */
   static readonly layer = (policies: ReadonlyArray<TenantPolicy> = []): Layer.Layer<Tenants> =>
-    Layer.sync(Tenants, () => {
-      const byName = new Map(policies.map((policy) => [policy.name, policy]))
-      const lineages = new Map<string, ReadonlyArray<TenantPolicy>>()
-      const families = new Map<string, Array<string>>()
-      for (const policy of policies) {
-        const line = new Set<TenantPolicy>()
-        let at: TenantPolicy | undefined = policy
-        while (at !== undefined && !line.has(at)) {
-          line.add(at)
-          const members = families.get(at.name) ?? []
-          members.push(policy.name)
-          families.set(at.name, members)
-          at = at.parent === undefined ? undefined : byName.get(at.parent)
-        }
-        lineages.set(policy.name, Array.from(line))
-      }
-      const none: ReadonlyArray<TenantPolicy> = []
-      return Tenants.of({
-        lineage: (tenant) => policies.length === 0 ? none : lineages.get(tenant),
-        isWithin: (tenant, ancestor) =>
-          tenant === ancestor || lineages.get(tenant)?.some(({ name }) => name === ancestor) === true,
-        family: (tenant) => families.get(tenant) ?? [tenant],
-        all: () => policies
-      })
-    })
+    Layer.sync(Tenants, () => tenantsOf(policies))
+}
+
+/** The given tenants, as the Layer has them. */
+export const tenantsOf = (policies: ReadonlyArray<TenantPolicy>): Tenants["Service"] => {
+  const byName = new Map(policies.map((policy) => [policy.name, policy]))
+  const lineages = new Map<string, ReadonlyArray<TenantPolicy>>()
+  const families = new Map<string, Array<string>>()
+  for (const policy of policies) {
+    const line = new Set<TenantPolicy>()
+    let at: TenantPolicy | undefined = policy
+    while (at !== undefined && !line.has(at)) {
+      line.add(at)
+      const members = families.get(at.name) ?? []
+      members.push(policy.name)
+      families.set(at.name, members)
+      at = at.parent === undefined ? undefined : byName.get(at.parent)
+    }
+    lineages.set(policy.name, Array.from(line))
+  }
+  const none: ReadonlyArray<TenantPolicy> = []
+  return Tenants.of({
+    lineage: (tenant) => policies.length === 0 ? none : lineages.get(tenant),
+    isWithin: (tenant, ancestor) =>
+      tenant === ancestor || lineages.get(tenant)?.some(({ name }) => name === ancestor) === true,
+    family: (tenant) => families.get(tenant) ?? [tenant],
+    all: () => policies
+  })
 }

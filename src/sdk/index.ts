@@ -17,6 +17,7 @@ export type {
   ResponseSchema
 } from "./Chat.ts"
 export * as ChatStream from "./ChatStream.ts"
+export * from "./Configuration.ts"
 export * as Content from "./Content.ts"
 export * as Embedding from "./Embedding.ts"
 export type { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"

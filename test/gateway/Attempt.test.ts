@@ -22,7 +22,11 @@ const after = (ms: number, ...chunks: ReadonlyArray<ChatChunk>) =>
 
 const prepared = Effect.fnUntraced(function*(operations: Partial<Provider>, streamed = true) {
   const health = yield* Health
-  const watched: AttemptWatch = { health, counts: { add: () => undefined, all: () => [] }, silent: () => Effect.void }
+  const watched: AttemptWatch = {
+    health,
+    counts: { add: () => undefined, tellApart: () => undefined, all: () => [] },
+    silent: () => Effect.void
+  }
   const exchange = yield* start("plain::m", streamed)
   const candidate: Candidate = {
     model: { id: "plain::m", provider: "plain", model: "m", status: "active" },

@@ -52,6 +52,8 @@ export interface KeyCache {
   readonly answer: (digest: string) => Answer
   /** Forgets a key that has changed, also what the store is saying about it right now. */
   readonly forget: (id: string) => void
+  /** Has all keys asked for again before they are let in; where the store does not answer, what it said last is still good. */
+  readonly renew: () => void
 }
 
 interface Known extends StoredAdmission {
@@ -222,6 +224,14 @@ export const make = Effect.fnUntraced(function*(
     forget: (id) => {
       forgotten++
       for (const [digest, key] of known) if (key.id === id) known.delete(digest)
+    },
+    renew: () => {
+      forgotten++
+      unknown.clear()
+      const askedBefore = time() - freshMs
+      for (const [digest, key] of known) {
+        if (key.askedAt > askedBefore) known.set(digest, { ...key, askedAt: askedBefore })
+      }
     }
   }
 })

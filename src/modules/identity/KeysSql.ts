@@ -73,6 +73,15 @@ const isKeyId = Schema.is(KeyId)
 
 const inOrder = (a: KeyInfo, b: KeyInfo): number => a.id < b.id ? -1 : 1
 
+/** The keys of the configuration, which may be replaced by others while requests come in. */
+export class ConfiguredKeys extends Context.Service<ConfiguredKeys, {
+  /** From now on these are the configuration's; the tenants of all keys are looked up anew. */
+  readonly replace: (keys: ReadonlyArray<ApiKey>) => void
+}>()("llm-gateway/modules/identity/ConfiguredKeys") {}
+
+const infosOf = (keys: ReadonlyArray<ApiKey>): ReadonlyMap<string, KeyInfo> =>
+  new Map(keys.map((key) => [key.id, keyInfo(key)]))
+
 /**
  * `Keys`, and the `Identity` that knows them and those of the configuration. Needs the tables that `migrations` make, but
  * asks nothing of the database when it is built. Where the context of this Layer has `Tenants`, a key's tenant must be one
@@ -80,13 +89,13 @@ const inOrder = (a: KeyInfo, b: KeyInfo): number => a.id < b.id ? -1 : 1
  */
 export const layer = (
   options: KeysSqlOptions = {}
-): Layer.Layer<Identity | Keys, never, SqlClient.SqlClient> =>
+): Layer.Layer<Identity | Keys | ConfiguredKeys, never, SqlClient.SqlClient> =>
   Layer.effectContext(Effect.gen(function*() {
     const tenants = yield* configuredTenants
     const time = yield* SteadyTime.make
     const table = yield* KeyTable.make
-    const configured = new Map((options.keys ?? []).map((key) => [key.id, keyInfo(key)]))
-    const configuredAdmissions = admissions(options.keys ?? [], tenants)
+    let configured = infosOf(options.keys ?? [])
+    let configuredAdmissions = admissions(options.keys ?? [], tenants)
 
     const admissionOf = ({ digest, goodUntil, key }: KeyTable.SecretRecord): KeyCache.StoredAdmission => {
       if (key === undefined) return { id: "", admission: new Admission(digest, unreadable, Infinity, Infinity) }
@@ -180,5 +189,13 @@ export const layer = (
       })
     })
 
-    return Context.make(Identity, identity).pipe(Context.add(Keys, keys))
+    const replace = (replacements: ReadonlyArray<ApiKey>): void => {
+      configured = infosOf(replacements)
+      configuredAdmissions = admissions(replacements, tenants)
+      cache.renew()
+    }
+    return Context.make(Identity, identity).pipe(
+      Context.add(Keys, keys),
+      Context.add(ConfiguredKeys, { replace })
+    )
   }))

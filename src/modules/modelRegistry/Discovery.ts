@@ -18,6 +18,8 @@ export interface DiscoveryOptions {
   readonly interval?: number
   /** How long an answer may take, ms; default 10 s. */
   readonly timeout?: number
+  /** What was answered to others who ask the same providers' records; default: an empty memory of its own. */
+  readonly memory?: Memory
 }
 
 /** The models that a provider told of, by their canonical names there. */
@@ -50,6 +52,14 @@ interface State {
   answered: number
   answer?: Answer
   failing: boolean
+}
+
+/** What providers have answered, by their records. */
+export class Memory {
+  readonly states = new WeakMap<Provider, State>()
+  /** Changes with every answer. */
+  version = 0
+  questions = 0
 }
 
 const isCount = (value: number | undefined): value is number => Number.isSafeInteger(value) && (value ?? 0) > 0
@@ -89,9 +99,8 @@ const reasonOf = (cause: Cause.Cause<ProviderError>): Readonly<Record<string, un
 /** Sets discovery up over the registered providers. Nothing is asked until `run` or `refresh` runs. */
 export const make = (registry: ProviderRegistry["Service"], options: DiscoveryOptions = {}): Discovery => {
   const timeout = options.timeout ?? defaultTimeout
-  const states = new WeakMap<Provider, State>()
-  let version = 0
-  let questions = 0
+  const memory = options.memory ?? new Memory()
+  const { states } = memory
 
   const stateOf = (provider: Provider): State => {
     const existing = states.get(provider)
@@ -108,7 +117,7 @@ export const make = (registry: ProviderRegistry["Service"], options: DiscoveryOp
   ): Effect.Effect<void> =>
     Effect.suspend(() => {
       const state = stateOf(provider)
-      const question = ++questions
+      const question = ++memory.questions
       return discover.pipe(
         Effect.timeoutOrElse({
           duration: timeout,
@@ -127,7 +136,7 @@ export const make = (registry: ProviderRegistry["Service"], options: DiscoveryOp
               if (question < state.answered) return Effect.void
               state.answered = question
               state.answer = sanitize(provider.kind, models)
-              version++
+              memory.version++
               if (!state.failing) return Effect.void
               state.failing = false
               return log.info("model discovery works again", { provider: provider.slug })
@@ -159,7 +168,7 @@ export const make = (registry: ProviderRegistry["Service"], options: DiscoveryOp
 
   return {
     answerOf: (provider) => states.get(provider)?.answer,
-    version: () => version,
+    version: () => memory.version,
     refresh: Effect.suspend(() =>
       Effect.forEach(
         registry.all(),

@@ -42,9 +42,9 @@ export interface Options {
   readonly breaker?: Circuits.CircuitOptions
   /**
    * The operator's connect timer, ms; default 10000. A connection that takes longer counts against the upstream, one that a
-   * caller's own shorter timer gave up does not.
+   * caller's own shorter timer gave up does not. A function is asked each time.
    */
-  readonly connectTimeout?: number
+  readonly connectTimeout?: number | (() => number)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ const isOnce = (body: UpstreamRequest["body"]): boolean => isStreamed(body) && b
 const makeUpstream = (
   options: UpstreamOptions,
   circuits: Circuits.Circuits,
-  configuredConnectTimeout: number
+  configuredConnectTimeout: () => number
 ): Effect.Effect<Upstream, never, Scope.Scope> =>
   Effect.gen(function*() {
     const { provider } = options
@@ -309,7 +309,7 @@ const makeUpstream = (
     }
 
     const settleError = (permit: Circuits.Permit, error: ProviderError): Effect.Effect<boolean> =>
-      permit.settle(outcomeOfError(error, configuredConnectTimeout))
+      permit.settle(outcomeOfError(error, configuredConnectTimeout()))
 
     const failWith = (permit: Circuits.Permit) => (error: ProviderError): Effect.Effect<never, ProviderError> =>
       Effect.flatMap(
@@ -443,7 +443,8 @@ const distinct = (secret: Secret): ReadonlyArray<Redacted.Redacted> => {
 export const layerWith = (options: Options): Layer.Layer<Outbound | Breakers> =>
   Layer.effectContext(
     Effect.map(Circuits.make(options.breaker ?? {}), (circuits) => {
-      const connectTimeout = options.connectTimeout ?? defaultConnectTimeout
+      const { connectTimeout: configured = defaultConnectTimeout } = options
+      const connectTimeout = typeof configured === "number" ? () => configured : configured
       return Context.make(Outbound, { upstream: (upstream) => makeUpstream(upstream, circuits, connectTimeout) }).pipe(
         Context.add(Breakers, {
           states: circuits.states,

@@ -27,6 +27,7 @@ import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as BudgetsApi from "./BudgetsApi.ts"
 import * as AdminApi from "./AdminApi.ts"
+import * as ConfigurationApi from "./ConfigurationApi.ts"
 import * as JobsApi from "./JobsApi.ts"
 import { problemOf } from "./Problem.ts"
 import * as RoutesApi from "./RoutesApi.ts"
@@ -177,6 +178,7 @@ const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/admin/keys": "GET, HEAD, POST",
   "/llm-gateway/v1/admin/keys/:id": "DELETE",
   "/llm-gateway/v1/admin/keys/:id/rotate": "POST",
+  "/llm-gateway/v1/admin/reload": "POST",
   "/rpc": "POST",
   "/rpc/ws": "GET, HEAD",
   "/openapi.json": "GET, HEAD",
@@ -221,11 +223,13 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
         }),
         HttpApiBuilder.group(GatewayApi, "admin", (handlers) => {
           const admin = AdminApi.make(door, options.maxBodyBytes)
+          const reload = ConfigurationApi.reload(door)
           return handlers
             .handleRaw("createKey", () => admin.createKey)
             .handleRaw("listKeys", () => admin.listKeys)
             .handleRaw("revokeKey", () => admin.revokeKey)
             .handleRaw("rotateKey", () => admin.rotateKey)
+            .handleRaw("reload", () => reload)
         })
       ])
     ),

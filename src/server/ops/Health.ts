@@ -2,9 +2,10 @@
  * What an orchestrator asks: whether the process lives, and whether it will serve. To anybody both tell that and no more.
  * Who may administrate the gateway is also told of its providers and their breakers.
  */
-import { Effect, Layer, Option } from "effect"
+import { Effect, Layer, Option, Schema } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { Breakers } from "../../sdk/Breakers.ts"
+import { Configuration, ConfigurationStatus } from "../../sdk/Configuration.ts"
 import { Identity } from "../../sdk/Identity.ts"
 import { ProviderRegistry } from "../../sdk/Provider.ts"
 import { secretIn } from "../Door.ts"
@@ -22,9 +23,16 @@ const isAdmin = Effect.gen(function*() {
   )
 })
 
+const encodeConfiguration = Schema.encodeSync(ConfigurationStatus)
+
 const details = Effect.fnUntraced(function*(providers: ReadonlyArray<string>) {
   const breakers = yield* Effect.serviceOption(Breakers)
-  return { providers, breakers: Option.isNone(breakers) ? [] : yield* breakers.value.states }
+  const configuration = yield* Effect.serviceOption(Configuration)
+  return {
+    providers,
+    breakers: Option.isNone(breakers) ? [] : yield* breakers.value.states,
+    ...(Option.isNone(configuration) ? {} : { configuration: encodeConfiguration(configuration.value.status()) })
+  }
 })
 
 const ready = Effect.gen(function*() {
