@@ -216,7 +216,8 @@ const serve = Command.make("serve", { config }, ({ config: file }) =>
           port: config.server.port,
           maxBodyBytes: config.server.maxBody,
           metrics: config.observability.metrics,
-          drainTimeout: config.server.drainTimeout
+          drainTimeout: config.server.drainTimeout,
+          shedding: config.server.shed
         })),
         Layer.provideMerge(gatewayOf(config, again))
       )

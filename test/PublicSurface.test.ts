@@ -21,7 +21,7 @@ const shared = names(`
   CandidateInfo CapabilityNotSupported Chat ChatEvent ChatStream Configuration ConfigurationStatus Content CurrentCaller CurrentRequest
   Embedding Explanation FileNotFound Forbidden GatewayApi GatewayCaller GatewayError GatewayErrorReason
   GatewayInProcess GatewayRpc Gts HealthInfo
-  Identity Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue Job JobExpired JobNotFound JobStore
+  Identity Image Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue Job JobExpired JobNotFound JobStore
   KeyJson Keys MethodNotAllowed Model ModelDeprecated ModelList ModelNotApproved ModelNotFound
   ModelRegistry NotFound Operation Outbound OutboundHeaders Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
   ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited

@@ -47,7 +47,20 @@ const Server = section({
   host: defaulted(matching(/^[A-Za-z0-9.:_-]{1,253}$/u, "expected a host name or an IP address"), "127.0.0.1"),
   port: defaulted(integer(0, 65535), 8080),
   max_body: defaulted(Size, "25MB"),
-  drain_timeout: defaulted(Duration, "30s")
+  drain_timeout: defaulted(Duration, "30s"),
+  concurrency: defaulted(
+    section({
+      max: Schema.optionalKey(integer(1, 1e6)),
+      per_tenant: Schema.optionalKey(integer(1, 1e6)),
+      queue: defaulted(integer(0, 1e6), 1000),
+      wait: defaulted(PositiveDuration, "5s")
+    }),
+    {}
+  ),
+  shed: defaulted(
+    section({ event_loop_delay: defaulted(Duration, "500ms"), memory: defaulted(integer(0, 100), 90) }),
+    {}
+  )
 })
 
 const RateLimit = section(

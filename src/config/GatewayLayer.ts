@@ -6,6 +6,7 @@ import { AttemptCounts } from "../gateway/AttemptCounts.ts"
 import { Gateway } from "../gateway/Gateway.ts"
 import { Health } from "../gateway/Health.ts"
 import { Jobs } from "../gateway/Jobs.ts"
+import { Places } from "../gateway/Places.ts"
 import { compilePatterns } from "../modules/modelRegistry/ModelPattern.ts"
 import { Memory } from "../modules/modelRegistry/Discovery.ts"
 import * as Registry from "../modules/modelRegistry/Registry.ts"
@@ -225,6 +226,15 @@ const generation = (options: GatewayLayerOptions, memory: Memory) => (config: Ga
   )
 }
 
+/** How many requests run at the same time, where the configuration bounds that. */
+const places = ({ server: { concurrency } }: GatewayConfig) =>
+  concurrency.max === undefined && concurrency.perTenant === undefined ? Layer.empty : Places.layer({
+    ...(concurrency.max === undefined ? {} : { all: concurrency.max }),
+    ...(concurrency.perTenant === undefined ? {} : { perTenant: concurrency.perTenant }),
+    queue: concurrency.queue,
+    patienceMs: concurrency.wait
+  })
+
 /** Everything that the configuration describes, short of the listening socket. */
 export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) => {
   const { concurrency, lease, maxUnfinished, ttl } = config.jobs
@@ -247,6 +257,7 @@ export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) 
     Layer.provideMerge(Layer.mergeAll(
       Reloading.tenants(config),
       UsageSinkRegistry.layer,
+      places(config),
       Health.layer,
       AttemptCounts.layer().pipe(Layer.provide(Routes.layer())),
       outbound(config, () => connectTimeout)

@@ -2,6 +2,7 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
 import { Gateway } from "../gateway/Gateway.ts"
+import { HasPlace } from "../gateway/Places.ts"
 import * as HeaderMetadata from "../plugins/interceptors/headerMetadata/HeaderMetadata.ts"
 import type { InterceptorOptions } from "../plugins/interceptors/InterceptorOptions.ts"
 import * as Moderation from "../plugins/interceptors/moderation/Moderation.ts"
@@ -46,7 +47,7 @@ const moderation = (
       classify: Moderation.askModel({
         model: model ?? "",
         ...wanted,
-        chat: (request) => gateway.chat(request)
+        chat: (request) => Effect.provideService(gateway.chat(request), HasPlace, true)
       })
     })))
 }

@@ -51,6 +51,39 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("server.port", "0 to 65535", "8080", "The port to listen on; 0 takes a free one."),
   on("server.max_body", "size", "25MB", "The largest JSON body of a request."),
   on("server.drain_timeout", "duration", "30s", "How long SIGTERM waits for running requests."),
+  on(
+    "server.concurrency",
+    "mapping",
+    "{}",
+    "How many requests run at the same time in one process; tenants take turns at free places."
+  ),
+  on("server.concurrency.max", "1 to 1000000", "", "In all; absent: any number."),
+  on("server.concurrency.per_tenant", "1 to 1000000", "", "Of one tenant; absent: as many as there are places."),
+  on(
+    "server.concurrency.queue",
+    "0 to 1000000",
+    "1000",
+    "Requests that wait for a place; half of them may be one tenant's. Others get overloaded."
+  ),
+  on("server.concurrency.wait", "duration", "5s", "How long a request waits for a place, before it gets overloaded."),
+  on(
+    "server.shed",
+    "mapping",
+    "{}",
+    "When new requests are turned away with overloaded, to get those done that run. Health, metrics and administration are always answered."
+  ),
+  on(
+    "server.shed.event_loop_delay",
+    "duration",
+    "500ms",
+    "How late the event loop is, three times in a row; 0s: no reason."
+  ),
+  on(
+    "server.shed.memory",
+    "0 to 100",
+    "90",
+    "Percent of the heap, or of the memory that a container may have; 0: no reason."
+  ),
 
   on("auth", "mapping", "{ mode: none }", "Who may call."),
   on(

@@ -35,6 +35,7 @@ import * as Ledger from "./Ledger.ts"
 import type { Asked, Operation } from "./Operation.ts"
 import { RequestMetrics } from "./RequestMetrics.ts"
 import { followVerdicts, RequestTraces } from "./RequestTraces.ts"
+import { Places } from "./Places.ts"
 import * as Resolution from "./Resolution.ts"
 
 const log = logOf("requests")
@@ -105,7 +106,10 @@ export interface Pipeline {
     exchange: Exchange,
     active: ReadonlyArray<Interceptor>
   ) => Effect.Effect<InterceptorContext>
-  /** Counts a request that has failed, unless it was counted before: what is wrong is a request all the same. */
+  /**
+   * Lets a request in where there is a place for it. Counts it where it has failed, unless it was counted before: what is wrong
+   * is a request all the same.
+   */
   readonly counted: <A, R>(
     exchange: Exchange,
     self: Effect.Effect<A, GatewayError, R>
@@ -157,6 +161,7 @@ export const make = Effect.fnUntraced(function*(
     attempts: options.attempts ?? defaultAttempts,
     retry: options.retry ?? defaultRetry
   })
+  const places = Option.getOrUndefined(yield* Effect.serviceOption(Places))
   const breakers = Option.getOrUndefined(yield* Effect.serviceOption(Breakers))
   const traces = Option.getOrUndefined(yield* Effect.serviceOption(RequestTraces))
   const accessLog = Option.getOrUndefined(yield* Effect.serviceOption(AccessLog))
@@ -208,11 +213,18 @@ export const make = Effect.fnUntraced(function*(
     health,
     watched,
     contextOf,
-    counted: (exchange, self) =>
-      Effect.catch(self, (error) =>
+    counted: (exchange, self) => {
+      const counted = Effect.catch(self, (error) =>
         exchange.taken.isCounted
           ? Effect.fail(error)
-          : Effect.andThen(admission.countRequest(exchange, admission.bindings(exchange)), Effect.fail(error))),
+          : Effect.andThen(admission.countRequest(exchange, admission.bindings(exchange)), Effect.fail(error)))
+      return places === undefined
+        ? counted
+        : Effect.andThen(
+          places.enter(exchange.caller.tenant, (leave) => void exchange.taken.places.push(leave)),
+          counted
+        )
+    },
     began: (exchange) => {
       running++
       if (typeof unknownPrice === "object") exchange.flatNanoUsd = unknownPrice.flatNanoUsd

@@ -15,6 +15,7 @@ import { RequestMetrics } from "../gateway/RequestMetrics.ts"
 import { readBody } from "./RequestBody.ts"
 import { requestOptions } from "./RequestHeaders.ts"
 import { exchangeHeaders } from "./ResponseHeaders.ts"
+import { Load } from "./Shedding.ts"
 
 const log = logOf("requests")
 
@@ -96,6 +97,10 @@ const errorResponse = (
   })
 }
 
+/** Whether a request asks for work. What administrators and those who look after the gateway ask for is always answered. */
+const isWork = ({ method, url }: HttpServerRequest.HttpServerRequest): boolean =>
+  method === "POST" && !url.startsWith("/llm-gateway/v1/admin/")
+
 /** What was refused before there was an exchange is in no other figure. */
 const countRefusal = (error: GatewayError): Effect.Effect<void> =>
   Effect.map(Effect.serviceOption(RequestMetrics), (metrics) => {
@@ -134,6 +139,11 @@ export const visit = <R>(
     const requestId = requestIdIn(request.headers)
     let exchange: Exchange | undefined
     const began = (started: Exchange): Exchange => exchange = started
+    const load = yield* Load
+    if (load.overload !== undefined && isWork(request)) {
+      load.refused++
+      return errorResponse(door, load.overload, requestId)
+    }
     const exit = yield* Effect.exit(admitted({ request, requestId, began }))
     if (Exit.isSuccess(exit)) return exit.value
     const failure = exit.cause.reasons.find(Cause.isFailReason)

@@ -22,6 +22,7 @@ import * as OpenAiDialect from "./openai/OpenAiDialect.ts"
 import * as ResponsesDialect from "./openai/ResponsesDialect.ts"
 import * as RpcServer from "./rpc/RpcServer.ts"
 import * as Health from "./ops/Health.ts"
+import * as Shedding from "./Shedding.ts"
 import * as Metrics from "./ops/Metrics.ts"
 
 export type { RouteOptions } from "./Door.ts"
@@ -33,6 +34,8 @@ export interface ServerOptions extends RouteOptions {
   readonly port: number
   /** How long running requests may go on after the service was told to stop, ms. */
   readonly drainTimeout: number
+  /** When new requests are turned away because the process has too much to do; absent: never. */
+  readonly shedding?: Shedding.SheddingOptions
 }
 
 /** The router itself turns down what it cannot take apart, without a body; callers get their dialect's error all the same. */
@@ -124,6 +127,7 @@ export const layer = (options: ServerOptions) =>
       Layer.provide(noQueryInTraces),
       Layer.provide(noIdleSpans),
       Layer.provide(Layer.succeed(Draining.Draining, drain)),
+      Layer.provide(options.shedding === undefined ? Layer.empty : Shedding.layer(options.shedding)),
       Layer.provideMerge(
         NodeHttpServer.layer(() => NodeListener.make((url) => doorOf(url).encodeError, drain), {
           host: options.host,

@@ -26,6 +26,8 @@ export const make = (encodeErrorAt: EncodeErrorAt, drain: BeginningDrain): Serve
     // Slow requests must not hold a connection for ever; answers may take as long as the pipeline's timers allow.
     headersTimeout: 20_000,
     requestTimeout: 120_000,
+    // Node looks for connections that are too slow only twice a minute otherwise, and closes them as late as that.
+    connectionsCheckingInterval: 2_000,
     keepAliveTimeout: 65_000,
     noDelay: true,
     // Java's HttpClient offers HTTP/2 (h2c) with its first request. RFC 9110 section 7.8 lets a server go on in HTTP/1.1,

@@ -19,7 +19,14 @@ describe("defaults", () => {
       assert.isTrue(Result.isSuccess(result))
       if (Result.isFailure(result)) return
       const { auth, defaults, providers, server } = result.success
-      assert.deepStrictEqual(server, { host: "127.0.0.1", port: 8080, maxBody: 25_000_000, drainTimeout: 30_000 })
+      assert.deepStrictEqual(server, {
+        host: "127.0.0.1",
+        port: 8080,
+        maxBody: 25_000_000,
+        drainTimeout: 30_000,
+        concurrency: { queue: 1000, wait: 5000 },
+        shed: { eventLoopDelay: 500, memory: 90 }
+      })
       assert.deepStrictEqual(auth, { mode: "none", keys: [], cache: { fresh: 10_000, stale: 600_000 } })
       assert.deepStrictEqual(defaults, {
         timeouts: { connect: 5000, firstToken: 30_000, idle: 30_000, total: 600_000 },
@@ -151,7 +158,10 @@ const table: ReadonlyArray<readonly [string, ...ReadonlyArray<string>]> = [
     "3: server.hots: unknown key; did you mean host?"
   ],
   ["server: { maxBody: 1MB }", "1: server.maxBody: unknown key; did you mean max_body?"],
-  ["server:\n  constructor: 1", "2: server.constructor: unknown key; known here: host, port, max_body, drain_timeout"],
+  [
+    "server:\n  constructor: 1",
+    "2: server.constructor: unknown key; known here: host, port, max_body, drain_timeout, concurrency, shed"
+  ],
   // server
   ["server:\n  port: 65536", "2: server.port: expected a whole number from 0 to 65535"],
   ["server:\n  port: -1", "2: server.port: expected a whole number from 0 to 65535"],

@@ -13,6 +13,7 @@ import { AuditQueues } from "../../gateway/Audit.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
 import { Health } from "../../gateway/Health.ts"
 import { Jobs } from "../../gateway/Jobs.ts"
+import { Places } from "../../gateway/Places.ts"
 import { RequestMetrics } from "../../gateway/RequestMetrics.ts"
 import { Breakers, type BreakerState } from "../../sdk/Breakers.ts"
 import type { Balance } from "../../sdk/Budgets.ts"
@@ -20,6 +21,7 @@ import { CurrentCaller } from "../../sdk/Caller.ts"
 import { fail, Forbidden } from "../../sdk/GatewayError.ts"
 import { Tenants } from "../../sdk/Tenant.ts"
 import { type Door, visit } from "../Door.ts"
+import { Load } from "../Shedding.ts"
 import * as ProcessFigures from "./ProcessFigures.ts"
 
 /** The figures of one scrape. */
@@ -144,6 +146,32 @@ const budgets = Effect.fnUntraced(function*(into: Figures) {
   }
 })
 
+const load = Effect.fnUntraced(function*(into: Figures) {
+  const places = yield* Effect.serviceOption(Places)
+  const { overload, refused } = yield* Load
+  gauge(
+    into,
+    "llm_gateway_overloaded",
+    "1 while new requests are turned away because the process has too much to do or too little memory.",
+    {},
+    overload === undefined ? 0 : 1
+  )
+  const turnedAway = (reason: string, count: number) =>
+    counter(
+      into,
+      "llm_gateway_overload_refusals_total",
+      "Requests that were turned away as overload.",
+      { reason },
+      count
+    )
+  turnedAway("process", refused)
+  if (Option.isNone(places)) return
+  const figures = places.value.figures()
+  turnedAway("places", figures.refused)
+  gauge(into, "llm_gateway_places_taken", "Requests that have a place among those that run.", {}, figures.running)
+  gauge(into, "llm_gateway_places_waiting", "Requests that wait for a place.", {}, figures.waiting)
+})
+
 // ---------------------------------------------------------------------------------------------------------------------
 // The page
 // ---------------------------------------------------------------------------------------------------------------------
@@ -168,6 +196,7 @@ const metrics = Effect.fnUntraced(function*() {
   yield* jobs(now)
   yield* auditQueues(now)
   yield* budgets(now)
+  yield* load(now)
   yield* ProcessFigures.into(now)
   const requests = yield* Effect.serviceOption(RequestMetrics)
   // One family in two registries would be told twice, which Prometheus refuses.
