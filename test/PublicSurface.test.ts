@@ -9,7 +9,7 @@ const names = (text: string): ReadonlyArray<string> => text.trim().split(/\s+/)
 const own = names(`
   AccessLog Anthropic Audit AuditJsonl AuditNoop AuditSql AuditVerify BudgetMigrations BudgetsMemory
   BudgetsPostgres BudgetsRedis BudgetsSqlite ConfigFile ConnectionFailed Gateway GatewayClient GatewayConfig
-  GatewayEmbeddingModel GatewayLanguageModel GatewayLayer GatewayServer InProcess
+  FileStorageDisk FileStorageMemory FileStorageS3 GatewayEmbeddingModel GatewayLanguageModel GatewayLayer GatewayServer InProcess
   HeaderMetadata IdentityJwt IdentityKeys Jobs JobStoreSql KeysSql ModelRegistryLayer Moderation NoopInterceptor Ollama
   OpenAi OpenTelemetry OutboundUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries RequestMetrics RequestTraces Sandbox Sql Stores
   ToldHeaders TypeRegistryFolder TypeRegistryHttp TypeRegistryMemory UsageLogLines UsageNoop UsageSql Webhook
@@ -21,7 +21,7 @@ const shared = names(`
   CandidateInfo CapabilityNotSupported Chat ChatEvent ChatStream Configuration ConfigurationStatus Content CurrentCaller CurrentRequest
   Embedding Explanation FileNotFound Forbidden GatewayApi GatewayCaller GatewayError GatewayErrorReason
   GatewayInProcess GatewayRpc Gts HealthInfo
-  Identity Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue Job JobExpired JobNotFound JobStore
+  Identity Image Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue Job JobExpired JobNotFound JobStore
   KeyJson Keys MethodNotAllowed Model ModelDeprecated ModelList ModelNotApproved ModelNotFound
   ModelRegistry NotFound Operation Outbound OutboundHeaders Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
   ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited

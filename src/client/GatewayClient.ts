@@ -61,17 +61,22 @@ const overRpc = Effect.fnUntraced(function*(
       Effect.catchTag("RpcClientError", (error) => Effect.fail(failed(error)))
     )
 
+  const streamed = <A>(
+    call: (
+      headers: ReturnType<typeof headersOf>
+    ) => Stream.Stream<A, GatewayError | RpcClientError.RpcClientError>
+  ): Stream.Stream<A, GatewayError | ConnectionFailed> =>
+    Stream.unwrap(Effect.map(CurrentRequest, (options) => call(headersOf(options, authorization)))).pipe(
+      Stream.catchTag("RpcClientError", (error) => Stream.fail(failed(error)))
+    )
+
   return {
     chat: (request) => called((headers) => client.chat(request, { headers })),
-    streamChat: (request) =>
-      Stream.unwrap(
-        Effect.map(
-          CurrentRequest,
-          (options) => client.streamChat(request, { headers: headersOf(options, authorization) })
-        )
-      ).pipe(Stream.catchTag("RpcClientError", (error) => Stream.fail(failed(error)))),
+    streamChat: (request) => streamed((headers) => client.streamChat(request, { headers })),
     countTokens: (request) => called((headers) => client.countTokens(request, { headers })),
     embed: (request) => called((headers) => client.embed(request, { headers })),
+    image: (request) => called((headers) => client.image(request, { headers })),
+    streamImage: (request) => streamed((headers) => client.streamImage(request, { headers })),
     models: called((headers) => client.models(undefined, { headers })),
     model: (id) => called((headers) => client.model({ id }, { headers })),
     routes: called((headers) => client.routes(undefined, { headers })),

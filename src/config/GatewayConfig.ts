@@ -445,8 +445,24 @@ const Storage = section({
   files: defaulted(
     section({
       dir: defaulted(Text, "./data/files"),
+      s3: Schema.optionalKey(section(
+        {
+          bucket: Text,
+          prefix: absentIfEmpty(Schema.String),
+          region: absentIfEmpty(Schema.String),
+          endpoint: absentIfEmpty(HttpUrlOrEmpty),
+          access_key_id: absentIfEmpty(Schema.String),
+          secret_access_key: secretAbsentIfEmpty(Schema.String)
+        },
+        (s3) =>
+          (s3.access_key_id === undefined) === (s3.secret_access_key === undefined)
+            ? undefined
+            : "access_key_id and secret_access_key belong together: give both or neither"
+      )),
       max_size: defaulted(Size, "200MB"),
-      ttl: defaulted(PositiveDuration, "7d")
+      ttl: defaulted(PositiveDuration, "7d"),
+      quota: defaulted(Size, "10GB"),
+      url_secret: secretAbsentIfEmpty(Schema.String)
     }),
     {}
   ),
@@ -481,6 +497,7 @@ const LogLevel = oneOf(["trace", "debug", "info", "warn", "error"])
 const LogLevels = section({
   access: Schema.optionalKey(LogLevel),
   budgets: Schema.optionalKey(LogLevel),
+  files: Schema.optionalKey(LogLevel),
   identity: Schema.optionalKey(LogLevel),
   interceptors: Schema.optionalKey(LogLevel),
   jobs: Schema.optionalKey(LogLevel),

@@ -32,6 +32,7 @@ const off = (path: string, type: string, standard: string, meaning: string): Key
 const logModules: ReadonlyArray<readonly [LogModule, string]> = [
   ["access", "The line for each request."],
   ["budgets", "The store of budgets."],
+  ["files", "The storage of files."],
   ["identity", "Keys and tokens."],
   ["interceptors", "Interceptors that fail."],
   ["jobs", "Jobs and their store."],
@@ -596,10 +597,34 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "closed",
     "While Redis does not answer, rate limits let requests pass (open) or refuse them (closed). Budgets always refuse."
   ),
-  off("storage.files", "mapping", "{}", "Files that callers upload and models make."),
-  off("storage.files.dir", "path", "./data/files", "Where they are."),
-  off("storage.files.max_size", "size", "200MB", "The largest one."),
-  off("storage.files.ttl", "duration", "7d", "How long they are kept."),
+  on(
+    "storage.files",
+    "mapping",
+    "{}",
+    "Files that callers upload and models make; what is known of them is in storage.sql."
+  ),
+  on("storage.files.dir", "path", "./data/files", "The folder that they are in."),
+  on("storage.files.s3", "mapping", "", "The S3 bucket that they are in, instead of a folder."),
+  on("storage.files.s3.bucket", "text", "required", "The bucket's name."),
+  on("storage.files.s3.prefix", "text", "", "What the names of objects begin with, such as gateway/."),
+  on("storage.files.s3.region", "text", "us-east-1", "Where the bucket is."),
+  on("storage.files.s3.endpoint", "URL", "", "A server that is not Amazon's, such as http://minio:9000."),
+  on(
+    "storage.files.s3.access_key_id",
+    "text",
+    "",
+    "Without it the AWS SDK looks in the environment, its files, and at the machine."
+  ),
+  on("storage.files.s3.secret_access_key", "secret", "", "Belongs to access_key_id."),
+  on("storage.files.max_size", "size", "200MB", "The largest file."),
+  on("storage.files.ttl", "duration", "7d", "How long files are kept; their maker may ask for less."),
+  on("storage.files.quota", "size", "10GB", "All files of one tenant together."),
+  on(
+    "storage.files.url_secret",
+    "secret",
+    "",
+    "What signed addresses of files are signed with. Without it the gateway makes one and keeps it in storage.sql."
+  ),
   off("storage.fetch", "mapping", "{}", "Media that requests name by URL."),
   off("storage.fetch.allow", "list of hosts or CIDRs", "[]", "What may be fetched beyond public https addresses."),
   off("storage.fetch.max_size", "size", "50MB", "The largest one."),

@@ -83,6 +83,8 @@ const handingOn = (live: { readonly current: Generation }, base: Base["Service"]
     streamChat: (request) => Stream.suspend(() => live.current.gateway.streamChat(request)),
     openChat: (request, exchange) => Effect.suspend(() => live.current.gateway.openChat(request, exchange)),
     embed: (request, exchange) => Effect.suspend(() => live.current.gateway.embed(request, exchange)),
+    image: (request, exchange) => Effect.suspend(() => live.current.gateway.image(request, exchange)),
+    openImage: (request, exchange) => Effect.suspend(() => live.current.gateway.openImage(request, exchange)),
     countTokens: (request, exchange) => Effect.suspend(() => live.current.gateway.countTokens(request, exchange)),
     models: Effect.suspend(() => live.current.gateway.models),
     model: (id) => Effect.suspend(() => live.current.gateway.model(id)),

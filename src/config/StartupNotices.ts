@@ -14,7 +14,6 @@ const later = (what: string): string => `${what} not active yet in this version`
 
 /** Sections with defaults: only those that the file writes out are worth a notice. */
 const notYet: ReadonlyArray<readonly [string, string]> = [
-  ["storage.files", later("files are")],
   ["storage.fetch", later("fetched media are")]
 ]
 
@@ -47,6 +46,9 @@ const overruled = (config: GatewayConfig): ReadonlyArray<readonly [string, strin
   if (storage.redis === undefined) {
     const noRedis = "there is no storage.redis"
     found.push(["storage.redis_failure", noRedis], ["storage.redis_prefix", noRedis])
+  }
+  if (storage.files.s3 !== undefined) {
+    found.push(["storage.files.dir", "files are in storage.files.s3"])
   }
   if (usage.durability === "strict" && !usage.sinks.some(({ type }) => type === "sql")) {
     found.push([

@@ -10,6 +10,8 @@ import * as BudgetsPostgres from "../modules/budgets/BudgetsPostgres.ts"
 import * as BudgetsRedis from "../modules/budgets/BudgetsRedis.ts"
 import * as BudgetsSqlite from "../modules/budgets/BudgetsSqlite.ts"
 import * as BudgetMigrations from "../modules/budgets/Migrations.ts"
+import * as FileStorageDisk from "../modules/fileStorage/FileStorageDisk.ts"
+import * as FileStorageS3 from "../modules/fileStorage/FileStorageS3.ts"
 import * as IdentityJwt from "../modules/identity/IdentityJwt.ts"
 import * as IdentityKeys from "../modules/identity/IdentityKeys.ts"
 import * as KeysSql from "../modules/identity/KeysSql.ts"
@@ -53,7 +55,8 @@ const migrations: Sql.Migrations = {
   ...UsageSql.migrations,
   ...AuditSql.migrations,
   ...BudgetMigrations.migrations,
-  ...JobStoreSql.migrations
+  ...JobStoreSql.migrations,
+  ...FileStorageDisk.migrations
 }
 
 /** How long audit events gather before they are written, ms: what a process that is killed may lose of them. */
@@ -138,6 +141,28 @@ const budgets = (config: GatewayConfig, { redis, sql }: Connections) => {
   return (isSqlite(config) ? BudgetsSqlite.layer() : BudgetsPostgres.layer()).pipe(Layer.provide(sql))
 }
 
+const files = ({ storage }: GatewayConfig, { sql }: Connections) => {
+  const { dir, maxSize, quota, s3, ttl, urlSecret } = storage.files
+  const options = {
+    maxBytes: maxSize,
+    ttlMs: ttl,
+    quotaBytes: quota,
+    ...(urlSecret === undefined ? {} : { urlSecret })
+  }
+  if (s3 === undefined) return FileStorageDisk.layer({ dir, ...options }).pipe(Layer.provide(sql))
+  const { accessKeyId, bucket, endpoint, prefix, region, secretAccessKey } = s3
+  return FileStorageS3.layer({
+    bucket,
+    ...options,
+    ...(prefix === undefined ? {} : { prefix }),
+    ...(region === undefined ? {} : { region }),
+    ...(endpoint === undefined ? {} : { endpoint }),
+    ...(accessKeyId === undefined || secretAccessKey === undefined
+      ? {}
+      : { credentials: { accessKeyId, secretAccessKey } })
+  }).pipe(Layer.provide(sql))
+}
+
 const usageSink = (sink: GatewayConfig["usage"]["sinks"][number], { sql }: Connections) => {
   switch (sink.type) {
     case "noop":
@@ -181,6 +206,7 @@ export const layer = (config: GatewayConfig) => {
     identity(config, to),
     Audit.layerWith({ lingerMs: eventsGather }),
     JobStoreSql.layer.pipe(Layer.provide(to.sql)),
+    files(config, to),
     hasLimits(config) ? rateLimits(config, to) : Layer.empty,
     isOneLedger(config) ? UsageSql.ledgerTransaction.pipe(Layer.provide(to.sql)) : Layer.empty,
     hasBudgets(config) ? budgets(config, to) : Layer.empty

@@ -16,6 +16,7 @@ import { CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import type { EmbeddingRequest, EmbeddingResponse } from "../sdk/Embedding.ts"
 import { fail, type GatewayError } from "../sdk/GatewayError.ts"
+import type { ImageChunk, ImageRequest, ImageResponse } from "../sdk/Image.ts"
 import type { Interceptor, InterceptorContext } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
@@ -32,6 +33,7 @@ import { type Exchange, start } from "./Exchange.ts"
 import * as Explain from "./Explain.ts"
 import { type AttemptError, gatewayError } from "./Failure.ts"
 import { finishing, once } from "./Finishing.ts"
+import { imageOperation, streamedImages } from "./ImageOperation.ts"
 import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, untilPassed } from "./Interception.ts"
 import * as Pipeline from "./Pipeline.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
@@ -41,6 +43,7 @@ import * as TokenCounting from "./TokenCount.ts"
 import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } from "./ToolNames.ts"
 import { type ResolvedTools, resolveTools } from "./ToolResolution.ts"
 import { validateChat } from "./Validation.ts"
+import * as StreamOperation from "./StreamOperation.ts"
 import * as WholeOperation from "./WholeOperation.ts"
 
 export {
@@ -71,6 +74,10 @@ export class Gateway extends Context.Service<Gateway, {
     request: EmbeddingRequest,
     exchange?: Exchange
   ) => Effect.Effect<EmbeddingResponse, GatewayError>
+  /** Asks for pictures. Interrupting it closes the upstream's connection. */
+  readonly image: (request: ImageRequest, exchange?: Exchange) => Effect.Effect<ImageResponse, GatewayError>
+  /** Asks for pictures in a stream; what fails before the first of them fails here. The scope is the stream's life. */
+  readonly openImage: StreamOperation.Open<ImageRequest, ImageChunk>
   /** How many tokens a request's prompt has; nothing is answered, and nothing is charged. */
   readonly countTokens: (
     request: ChatRequest,
@@ -290,6 +297,8 @@ const make = Effect.fnUntraced(function*(
         options.embedBatching
       )
     ),
+    image: WholeOperation.make(pipeline, imageOperation),
+    openImage: StreamOperation.make(pipeline, streamedImages),
     countTokens: (request, exchange) =>
       Effect.flatMap(
         exchange === undefined ? start(request.model, false, request.user) : Effect.succeed(exchange),

@@ -1,5 +1,5 @@
 /** The calls of the gateway for callers in the same process, with nothing in between. */
-import { Clock, Effect, Layer, Option } from "effect"
+import { Clock, Effect, Layer, Option, Stream } from "effect"
 import type { Balance } from "../sdk/Budgets.ts"
 import type { BudgetInfo, UsageReport, UsageReportRow } from "../sdk/GatewayApi.ts"
 import { GatewayInProcess, type UsageQuestion } from "../sdk/GatewayCalls.ts"
@@ -61,7 +61,8 @@ const report = Effect.fnUntraced(function*(
 export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect(
   GatewayInProcess,
   Effect.gen(function*() {
-    const { budgets, chat, countTokens, embed, explain, model, models, routes, streamChat } = yield* Gateway
+    const { budgets, chat, countTokens, embed, explain, image, model, models, openImage, routes, streamChat } =
+      yield* Gateway
     const log = yield* Effect.serviceOption(UsageLog)
     const tenants = yield* Effect.serviceOption(Tenants)
     return GatewayInProcess.of({
@@ -69,6 +70,8 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       streamChat,
       countTokens: (request) => countTokens(request),
       embed: (request) => embed(request),
+      image: (request) => image(request),
+      streamImage: (request) => Stream.unwrap(openImage({ ...request, stream: true })),
       models,
       model,
       routes,

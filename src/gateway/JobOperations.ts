@@ -4,6 +4,7 @@ import { type Caller, CurrentCaller, CurrentRequest, type Repeatable, type Reque
 import { ChatAnswer, ChatRequest, toAnswer } from "../sdk/Chat.ts"
 import { EmbeddingRequest, EmbeddingResponse } from "../sdk/Embedding.ts"
 import { fail, type GatewayError, invalid } from "../sdk/GatewayError.ts"
+import { ImageRequest, ImageResponse } from "../sdk/Image.ts"
 import { validationError } from "../sdk/Issues.ts"
 import type { JobOperation } from "../sdk/Job.ts"
 import { RestrictionsJson, restrictionsOf } from "../sdk/KeyJson.ts"
@@ -25,17 +26,19 @@ const decoded = <A>(result: Result.Result<A, Schema.SchemaError>): Effect.Effect
 
 const decodeChat = Schema.decodeUnknownResult(ChatRequest, strictly)
 const encodeChat = Schema.encodeSync(ChatAnswer)
+const decodeImage = Schema.decodeUnknownResult(ImageRequest, strictly)
+const encodeImage = Schema.encodeSync(ImageResponse)
 const decodeEmbedding = Schema.decodeUnknownResult(EmbeddingRequest, strictly)
 const encodeEmbedding = Schema.encodeSync(EmbeddingResponse)
+
+const wholeOnly = invalid("stream", "the answer of a job comes as a whole; leave stream out")
 
 /** The kinds of jobs over a gateway. */
 export const make = (gateway: Gateway["Service"]): Readonly<Record<JobOperation, JobKind>> => ({
   chat: {
     check: Effect.fnUntraced(function*(request) {
       const asked = yield* decoded(decodeChat(request))
-      if (asked.stream === true) {
-        return yield* fail(invalid("stream", "the answer of a job comes as a whole; leave stream out"))
-      }
+      if (asked.stream === true) return yield* fail(wholeOnly)
       // Names a model that is not there, not approved, or lacks what the request needs.
       yield* gateway.explain(asked)
       return asked.model
@@ -52,6 +55,17 @@ export const make = (gateway: Gateway["Service"]): Readonly<Record<JobOperation,
       Effect.map(
         Effect.flatMap(decoded(decodeEmbedding(request)), (asked) => gateway.embed(asked)),
         (response) => JSON.stringify(encodeEmbedding(response))
+      )
+  },
+  image: {
+    check: Effect.fnUntraced(function*(request) {
+      const asked = yield* decoded(decodeImage(request))
+      return asked.stream === true ? yield* fail(wholeOnly) : asked.model
+    }),
+    run: (request) =>
+      Effect.map(
+        Effect.flatMap(decoded(decodeImage(request)), (asked) => gateway.image(asked)),
+        (response) => JSON.stringify(encodeImage(response))
       )
   }
 })

@@ -105,7 +105,7 @@ export class FileStorage extends Context.Service<FileStorage, {
 /** Where the native API has its files. */
 export const filesPath = "/llm-gateway/v1/files"
 
-const idPattern = /^file-[0-9a-f]{12}[A-Za-z0-9]{20}$/
+const idPattern = /^file-[0-9a-f]{32}$/
 
 /** Whether a text has the form of a file's id. */
 export const isFileId = (text: string): boolean => idPattern.test(text)

@@ -12,6 +12,7 @@ import { ConfigurationStatus } from "./Configuration.ts"
 import { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import { Issue } from "./GatewayError.ts"
 import { IssuedKeyJson, KeyJson, KeyListJson, NewKeyJson, RotationJson } from "./KeyJson.ts"
+import { ImageRequest, ImageResponse } from "./Image.ts"
 import { Job, JobList, JobOperation, JobStatus, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
 import { Operation as OperationName } from "./Operation.ts"
@@ -127,6 +128,21 @@ const embed = HttpApiEndpoint.post("embed", "/embeddings", {
   description:
     "Asks a model for vectors, one for each input and in their order, as numbers or (with `encoding_format: base64`) as " +
     "base64 of little-endian 32-bit floats. A large request goes to its provider in several calls.",
+  override: { security }
+}))
+
+const image = HttpApiEndpoint.post("image", "/images", {
+  payload: ImageRequest.annotate({ identifier: "ImageRequest" }),
+  success: [
+    ImageResponse.annotate({ identifier: "ImageResponse" }),
+    HttpApiSchema.StreamSse({ events: ChatEvent })
+  ],
+  error: failures
+}).annotateMerge(OpenApi.annotations({
+  summary: "Images",
+  description:
+    "Asks a model for pictures, all of them at once or (with `stream: true`) as server-sent events ending in `[DONE]`, with pictures " +
+    "that are not finished yet before each finished one where `partial_images` asks for them.",
   override: { security }
 }))
 
@@ -532,6 +548,7 @@ const reload = HttpApiEndpoint.post("reload", "/admin/reload", {
 export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("chat").add(chat).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("embeddings").add(embed).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("images").add(image).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("jobs").add(createJob, listJobs, getJob, cancelJob).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),

@@ -13,6 +13,7 @@ import type { ChatChunk, ChatRequest, ChatResponse } from "./Chat.ts"
 import type { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import type { BudgetInfo, Explanation, RouteInfo, UsageReport } from "./GatewayApi.ts"
 import type { GatewayError } from "./GatewayError.ts"
+import type { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import type { ModelInfo } from "./Model.ts"
 import { UsageGroup } from "./UsageLog.ts"
 
@@ -57,6 +58,10 @@ export interface GatewayCalls<E = never> {
   readonly countTokens: (request: ChatRequest) => Effect.Effect<TokenCount, GatewayError | E>
   /** Asks for vectors. Interrupting it closes the upstream's connections. */
   readonly embed: (request: EmbeddingRequest) => Effect.Effect<EmbeddingResponse, GatewayError | E>
+  /** Asks for pictures. Interrupting it closes the upstream's connection. */
+  readonly image: (request: ImageRequest) => Effect.Effect<ImageResponse, GatewayError | E>
+  /** Asks for pictures in a stream, which may hold unfinished ones. Leaving it early closes the upstream's connection. */
+  readonly streamImage: (request: ImageRequest) => Stream.Stream<ImageChunk, GatewayError | E>
   /** The models that the caller may use. */
   readonly models: Effect.Effect<ReadonlyArray<ModelInfo>, GatewayError | E>
   /** One of them, by canonical or bare id. */

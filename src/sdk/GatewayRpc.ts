@@ -11,6 +11,7 @@ import { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import { BudgetInfo, Explanation, RouteInfo, UsageReport } from "./GatewayApi.ts"
 import { TokenCount, UsageQuestion } from "./GatewayCalls.ts"
 import { GatewayError } from "./GatewayError.ts"
+import { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import { ModelInfo } from "./Model.ts"
 
 /** On the server, finds out who calls and under which options. */
@@ -26,6 +27,8 @@ export class GatewayRpc extends RpcGroup.make(
   Rpc.make("streamChat", { payload: ChatRequest, success: ChatChunk, error, stream: true }),
   Rpc.make("countTokens", { payload: ChatRequest, success: TokenCount, error }),
   Rpc.make("embed", { payload: EmbeddingRequest, success: EmbeddingResponse, error }),
+  Rpc.make("image", { payload: ImageRequest, success: ImageResponse, error }),
+  Rpc.make("streamImage", { payload: ImageRequest, success: ImageChunk, error, stream: true }),
   Rpc.make("models", { success: Schema.Array(ModelInfo), error }),
   Rpc.make("model", { payload: { id: Schema.String }, success: ModelInfo, error }),
   Rpc.make("routes", { success: Schema.Array(RouteInfo), error }),

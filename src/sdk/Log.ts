@@ -8,6 +8,7 @@ import { Effect } from "effect"
 export type LogModule =
   | "access"
   | "budgets"
+  | "files"
   | "identity"
   | "interceptors"
   | "jobs"

@@ -7,6 +7,7 @@
 import { Context, Effect, Layer, Schema, type Scope, type Stream } from "effect"
 import type { ChatChunk, ChatRequest, ChatResponse } from "./Chat.ts"
 import type { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
+import type { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import { ProviderErrorKind } from "./GatewayError.ts"
 import type { Capability, ModelInfo, Prices } from "./Model.ts"
 import type { ResolvedTool } from "./Tool.ts"
@@ -77,6 +78,17 @@ export interface EmbedCall {
   readonly force?: boolean
 }
 
+/** One call for pictures to a provider. */
+export interface ImageCall {
+  readonly request: ImageRequest
+  /** The model to call; `model.model` is what the provider calls it. */
+  readonly model: ModelInfo
+  /** How long the connection may take to open, ms. */
+  readonly connectTimeout: number
+  /** Set where no other candidate is left, so that an open circuit is no reason not to try. */
+  readonly force?: boolean
+}
+
 /** What one call for vectors may hold at most; larger requests go out in several. */
 export interface EmbedLimits {
   readonly inputs: number
@@ -107,6 +119,10 @@ export interface Provider {
   readonly countTokens?: (call: ChatCall) => Effect.Effect<number, ProviderError>
   /** Vectors for all inputs of the call, in their order and in the encoding asked for, or as numbers. */
   readonly embed?: (call: EmbedCall) => Effect.Effect<EmbeddingResponse, ProviderError>
+  /** Pictures, as many as the call asks for; the usage tells tokens where the provider counts them. */
+  readonly generateImage?: (call: ImageCall) => Effect.Effect<ImageResponse, ProviderError>
+  /** The same in a stream. The upstream's socket is open for exactly as long as it runs. */
+  readonly streamImage?: (call: ImageCall) => Stream.Stream<ImageChunk, ProviderError>
   /** Absent: what today's providers take, 256 inputs and 250,000 tokens. */
   readonly embedLimits?: EmbedLimits
 }

@@ -8,8 +8,7 @@ import { NodeHttpServerRequest } from "@effect/platform-node"
 import { HttpServerRequest, HttpServerResponse } from "effect/http"
 import { describeDefect } from "../gateway/Defect.ts"
 import type { Exchange } from "../gateway/Exchange.ts"
-import type { Gateway } from "../gateway/Gateway.ts"
-import type { ChatChunk, ChatRequest } from "../sdk/Chat.ts"
+import type { ChatChunk } from "../sdk/Chat.ts"
 import { fail, type GatewayError, Overloaded } from "../sdk/GatewayError.ts"
 import { logOf } from "../sdk/Log.ts"
 import { internal } from "./Door.ts"
@@ -19,8 +18,8 @@ import { exchangeHeaders } from "./ResponseHeaders.ts"
 const log = logOf("requests")
 
 /** Writes one stream in a dialect's framing. */
-export interface StreamWriter {
-  readonly push: (chunk: ChatChunk) => string
+export interface StreamWriter<Chunk = ChatChunk> {
+  readonly push: (chunk: Chunk) => string
   readonly end: () => string
   readonly error: (error: GatewayError) => string
   /** What keeps a silent line open. */
@@ -45,9 +44,9 @@ const utf8 = new TextEncoder()
  * The dialect's bytes for a stream: its chunks, then its end or its error. Never fails. One step from pull to bytes, since
  * each of the combinators that it stands for would run for every chunk.
  */
-const written = (
-  chunks: Stream.Stream<ChatChunk, GatewayError>,
-  writer: StreamWriter,
+const written = <Chunk>(
+  chunks: Stream.Stream<Chunk, GatewayError>,
+  writer: StreamWriter<Chunk>,
   requestId: string
 ): Stream.Stream<Uint8Array> =>
   Stream.transformPull(chunks, (pull) => {
@@ -77,10 +76,13 @@ const written = (
 
 type Bytes = readonly [Uint8Array, ...Array<Uint8Array>]
 
+/** What a stream's writer says beside the chunks. */
+type Words = Pick<StreamWriter, "error" | "contentType" | "headers">
+
 const stops = fail(new Overloaded({ message: "the gateway stops and could not wait for the end of this answer" }))
 
 /** At the end of a drain the stream ends in its dialect's error; whoever reads it would otherwise see a line that is dead. */
-const cutWithWords = (request: HttpServerRequest.HttpServerRequest, writer: StreamWriter) => (): void => {
+const cutWithWords = (request: HttpServerRequest.HttpServerRequest, writer: Words) => (): void => {
   const response = NodeHttpServerRequest.toServerResponse(request)
   if (response.headersSent && !response.writableEnded) response.end(writer.error(stops))
 }
@@ -88,7 +90,7 @@ const cutWithWords = (request: HttpServerRequest.HttpServerRequest, writer: Stre
 const respond = Effect.fnUntraced(
   function*(
     bytes: Stream.Stream<Uint8Array>,
-    writer: StreamWriter,
+    writer: Words,
     exchange: Exchange
   ): Effect.fn.Return<HttpServerResponse.HttpServerResponse, never, Scope.Scope | HttpServerRequest.HttpServerRequest> {
     const { onCut } = yield* Draining
@@ -101,19 +103,21 @@ const respond = Effect.fnUntraced(
   }
 )
 
-/** Answers a chat request with a stream. The request's scope, which lasts until the body is sent, owns the upstream. */
+/**
+ * Answers with a stream; `open` gives it as soon as its first content is there. The request's scope, which lasts until the body is
+ * sent, owns the upstream.
+ */
 export const streamReply = Effect.fnUntraced(
-  function*(
-    gateway: Gateway["Service"],
-    request: ChatRequest,
+  function*<Chunk>(
+    open: Effect.Effect<Stream.Stream<Chunk, GatewayError>, GatewayError, Scope.Scope>,
     exchange: Exchange,
-    writer: StreamWriter
+    writer: StreamWriter<Chunk>
   ): Effect.fn.Return<
     HttpServerResponse.HttpServerResponse,
     GatewayError,
     Scope.Scope | HttpServerRequest.HttpServerRequest
   > {
-    const opening = yield* Effect.forkScoped(gateway.openChat(request, exchange), { startImmediately: true })
+    const opening = yield* Effect.forkScoped(open, { startImmediately: true })
     const opened = yield* Effect.timeoutOption(Fiber.await(opening), keepAliveInterval)
     if (opened._tag === "Some") {
       const chunks = yield* opened.value

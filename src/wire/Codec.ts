@@ -12,7 +12,8 @@ import type { Result } from "effect"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import type { GatewayError, ValidationError } from "../sdk/GatewayError.ts"
 import type { EmbeddingRequest, EmbeddingResponse } from "../sdk/Embedding.ts"
-import type { ChatCall, EmbedCall, Failure } from "../sdk/Provider.ts"
+import type { ImageChunk, ImageRequest, ImageResponse } from "../sdk/Image.ts"
+import type { ChatCall, EmbedCall, Failure, ImageCall } from "../sdk/Provider.ts"
 
 /** A JSON object as it stands in a wire. */
 export type Json = Readonly<Record<string, unknown>>
@@ -28,14 +29,17 @@ export interface EncodedRequest {
 }
 
 /** Reads a stream's events one by one. Holds the state of one answer. */
-export interface ChatStreamDecoder {
+export interface StreamDecoder<Chunk> {
   /** Reads one event: its data, and its name where the framing has names. A failure is final. */
-  readonly push: (data: string, event: string) => Result.Result<ReadonlyArray<ChatChunk>, Failure>
+  readonly push: (data: string, event: string) => Result.Result<ReadonlyArray<Chunk>, Failure>
   /** Whether the wire's terminal marker has been read; nothing after it counts. */
   readonly isDone: () => boolean
   /** Tells that the upstream closed the stream. Without the terminal marker before it, that is a failure. */
-  readonly end: () => Result.Result<ReadonlyArray<ChatChunk>, Failure>
+  readonly end: () => Result.Result<ReadonlyArray<Chunk>, Failure>
 }
+
+/** Reads a chat's stream. */
+export type ChatStreamDecoder = StreamDecoder<ChatChunk>
 
 /** Writes a stream in the wire's framing. Holds the state of one answer. */
 export interface ChatStreamEncoder {
@@ -86,4 +90,20 @@ export interface EmbedDialectCodec {
    * much to write at once.
    */
   readonly encodeResponse: (response: EmbeddingResponse) => Iterable<string>
+}
+
+/** The provider's side of a codec for images; errors are read by the chat codec of the same wire. */
+export interface ImageUpstreamCodec {
+  readonly encodeRequest: (call: ImageCall) => Result.Result<EncodedRequest, ValidationError>
+  readonly decodeResponse: (json: unknown, call: ImageCall) => Result.Result<ImageResponse, Failure>
+  readonly streamDecoder: (call: ImageCall) => StreamDecoder<ImageChunk>
+}
+
+/** The dialect's side of a codec for images. */
+export interface ImageDialectCodec {
+  readonly decodeRequest: (json: unknown) => Result.Result<ImageRequest, ValidationError>
+  /** The answer as JSON text in pieces, which joined are one object. Each holds a picture: several are too much to write at once. */
+  readonly encodeResponse: (response: ImageResponse) => Iterable<string>
+  /** An event of a stream, in the wire's framing. */
+  readonly encodeEvent: (chunk: ImageChunk) => string
 }

@@ -234,6 +234,8 @@ describe("errors of the gateway's own", () => {
         streamChat: () => Stream.fromEffect(refused),
         countTokens: () => refused,
         embed: () => refused,
+        image: () => refused,
+        streamImage: () => Stream.fromEffect(refused),
         models: refused,
         model: () => refused,
         routes: refused,

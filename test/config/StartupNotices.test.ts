@@ -26,7 +26,6 @@ describe("inactiveSections", () => {
       "observability: { log_level: debug, metrics: true, otlp: \"http://127.0.0.1:4318\" }"
     ].join("\n")
     assert.deepStrictEqual(inactiveSections(config(text)).map(({ line, section }) => `${line} ${section}`), [
-      "4 storage.files",
       "5 storage.fetch"
     ])
     for (const { reason } of inactiveSections(config(text))) assert.include(reason, "not active yet")

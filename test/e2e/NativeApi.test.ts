@@ -292,10 +292,6 @@ describe("errors", () => {
     assert.strictEqual(limited.headers.get("retry-after"), "1")
     assert.deepInclude(decodeProblem(parsed(await limited.text())).context, { provider: "sandbox", kind: "quota" })
   })
-
-  it("what this version does not do yet is refused by name", async () => {
-    assert.strictEqual((await refused(ask("Hello", { async: true }))).field, "async")
-  })
 })
 
 describe("models", () => {

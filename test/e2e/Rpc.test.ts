@@ -355,6 +355,8 @@ describe.each(["http", "websocket"] as const)("every reason of an error, over %s
           ),
         countTokens: refused,
         embed: refused,
+        image: refused,
+        streamImage: () => Stream.fromEffect(refused()),
         models: refused,
         model: refused,
         routes: refused,

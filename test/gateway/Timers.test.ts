@@ -196,23 +196,9 @@ const replied = (
   Effect.gen(function*() {
     const scope = yield* Scope.make()
     const exchange = yield* start("plain::m", true)
-    const unused = Effect.die("not asked for")
-    const gateway: Gateway["Service"] = {
-      chat: () => unused,
-      streamChat: () => Stream.die("not asked for"),
-      openChat: () => open,
-      embed: () => unused,
-      countTokens: () => unused,
-      models: unused,
-      model: () => unused,
-      explain: () => unused,
-      routes: unused,
-      budgets: unused,
-      running: () => 0
-    }
     const sent = yield* Queue.unbounded<string>()
     const fiber = yield* Effect.forkChild(
-      streamReply(gateway, request, exchange, writer).pipe(
+      streamReply(open, exchange, writer).pipe(
         Effect.provideService(
           HttpServerRequest.HttpServerRequest,
           HttpServerRequest.fromWeb(new Request("http://127.0.0.1/v1/chat/completions", { method: "POST" }))

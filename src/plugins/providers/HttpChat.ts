@@ -8,7 +8,7 @@ import { ValidationError } from "../../sdk/GatewayError.ts"
 import { credentialsExhausted, type Upstream, type UpstreamHead, type UpstreamRequest } from "../../sdk/Outbound.ts"
 import { type ChatCall, type Failure, type Provider, ProviderError } from "../../sdk/Provider.ts"
 import { annotate } from "../../sdk/Wire.ts"
-import type { ChatStreamDecoder, ChatUpstreamCodec, Json } from "../../wire/Codec.ts"
+import type { ChatUpstreamCodec, Json, StreamDecoder } from "../../wire/Codec.ts"
 import type { Framing } from "../../wire/Framing.ts"
 
 /** What makes one provider's chat endpoint. */
@@ -174,17 +174,17 @@ const notAStream = (endpoint: HttpChatEndpoint, call: ChatCall, body: string): E
  * Bytes to chunks, a network read at a time. Ends as soon as the decoder has seen the terminal marker; a body that ends
  * before it is the decoder's failure.
  */
-const decodeChunks = (
+export const decodeChunks = <Chunk>(
   body: Stream.Stream<Uint8Array, ProviderError>,
   framing: Framing,
-  decoder: ChatStreamDecoder,
+  decoder: StreamDecoder<Chunk>,
   errorOf: HttpChatEndpoint["errorOf"],
   complete: () => void
-): Stream.Stream<ChatChunk, ProviderError> =>
+): Stream.Stream<Chunk, ProviderError> =>
   Stream.transformPull(body, (pull) => {
     let failure: ProviderError | undefined
     let ended = false
-    const decode = (events: ReturnType<Framing["push"]>, into: Array<ChatChunk>): void => {
+    const decode = (events: ReturnType<Framing["push"]>, into: Array<Chunk>): void => {
       if (Result.isFailure(events)) {
         failure = errorOf(events.failure)
         return
@@ -199,14 +199,14 @@ const decodeChunks = (
         for (const chunk of decoded.success) into.push(chunk)
       }
     }
-    const readEnd = (into: Array<ChatChunk>): void => {
+    const readEnd = (into: Array<Chunk>): void => {
       decode(framing.end(), into)
       if (failure !== undefined || decoder.isDone()) return
       const last = decoder.end()
       if (Result.isFailure(last)) failure = errorOf(last.failure)
       else for (const chunk of last.success) into.push(chunk)
     }
-    const next: Effect.Effect<readonly [ChatChunk, ...Array<ChatChunk>], ProviderError | Cause.Done> = Effect.suspend(
+    const next: Effect.Effect<readonly [Chunk, ...Array<Chunk>], ProviderError | Cause.Done> = Effect.suspend(
       () => {
         // What was decoded before a failure has been given out by now; the failure comes after it.
         if (failure !== undefined) return Effect.fail(failure)
@@ -214,7 +214,7 @@ const decodeChunks = (
         return Effect.flatMap(
           Effect.catchIf(pull, isDone, () => Effect.void),
           (bytes) => {
-            const chunks: Array<ChatChunk> = []
+            const chunks: Array<Chunk> = []
             if (bytes === undefined) {
               ended = true
               readEnd(chunks)

@@ -68,7 +68,9 @@ const messages = (options: RouteOptions) =>
       const chat = versioned(decoded, request)
       const gateway = yield* Gateway
       const exchange: Exchange = began(yield* start(chat.model, chat.stream === true, chat.user))
-      if (chat.stream === true) return yield* streamReply(gateway, chat, exchange, writer(chat, exchange))
+      if (chat.stream === true) {
+        return yield* streamReply(gateway.openChat(chat, exchange), exchange, writer(chat, exchange))
+      }
       const response = yield* gateway.chat(chat, exchange)
       const source = sourceOf(response, "anthropic")
       const headers = answerHeaders(exchange)

@@ -8,6 +8,7 @@ import { ChatAnswer, ChatChunk, ChatRequest, toAnswer } from "../../sdk/Chat.ts"
 import { EmbeddingRequest, EmbeddingResponse } from "../../sdk/Embedding.ts"
 import { GatewayApi, ModelList } from "../../sdk/GatewayApi.ts"
 import { fail, type GatewayError } from "../../sdk/GatewayError.ts"
+import { GeneratedImage, ImageChunk, ImageRequest, ImageResponse } from "../../sdk/Image.ts"
 import { validationError } from "../../sdk/Issues.ts"
 import type { ModelInfo } from "../../sdk/Model.ts"
 import { Usage } from "../../sdk/Usage.ts"
@@ -64,7 +65,9 @@ const chat = (options: RouteOptions) =>
       )
       const gateway = yield* Gateway
       const exchange: Exchange = began(yield* start(asked.model, asked.stream === true, asked.user))
-      if (asked.stream === true) return yield* streamReply(gateway, asked, exchange, writer(requestId))
+      if (asked.stream === true) {
+        return yield* streamReply(gateway.openChat(asked, exchange), exchange, writer(requestId))
+      }
       const response = yield* gateway.chat(asked, exchange)
       return json(encodeAnswer(toAnswer(response)), exchangeHeaders(exchange))
     })
@@ -100,6 +103,41 @@ const embeddings = (options: RouteOptions) =>
     })
   )
 
+const decodeImages = Schema.decodeUnknownResult(ImageRequest, { errors: "all", onExcessProperty: "error" })
+const encodeImage = Schema.encodeSync(GeneratedImage)
+const encodeImageHead = Schema.encodeSync(ImageResponse)
+const encodeImageChunk = Schema.encodeSync(ImageChunk)
+
+/** The answer as `ImageResponse` has it, in pieces. */
+const encodeImages = ({ images, ...response }: ImageResponse): Iterable<string> => {
+  const rest = JSON.stringify({ ...encodeImageHead({ ...response, images: [] }), images: undefined })
+  return inPieces(`${rest.slice(0, -1)},"images":[`, images, (image) => JSON.stringify(encodeImage(image)), "]}")
+}
+
+const imageWriter = (requestId: string): StreamWriter<ImageChunk> => ({
+  ...writer(requestId),
+  push: (chunk) => `data: ${JSON.stringify(encodeImageChunk(chunk))}\n\n`
+})
+
+const images = (options: RouteOptions) =>
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request, requestId }) {
+      const body = yield* readJson(request, options.maxBodyBytes)
+      const later = JobsApi.askedAsync(body)
+      if (later !== undefined) return yield* JobsApi.createFor("image", later, request, requestId)
+      const asked = yield* Effect.fromResult(
+        Result.mapError(decodeImages(body), (error) => fail(validationError(error)))
+      )
+      const gateway = yield* Gateway
+      const isStreamed = asked.stream === true
+      const exchange: Exchange = began(yield* start(asked.model, isStreamed, asked.user, "image"))
+      if (isStreamed) return yield* streamReply(gateway.openImage(asked, exchange), exchange, imageWriter(requestId))
+      const response = yield* gateway.image(asked, exchange)
+      return jsonPieces(encodeImages(response), exchangeHeaders(exchange))
+    })
+  )
+
 /** Each model with the state of its provider's breaker, where that has seen a call. */
 const withBreakers = Effect.fnUntraced(function*(models: ReadonlyArray<ModelInfo>) {
   const breakers = yield* Effect.serviceOption(Breakers)
@@ -129,6 +167,7 @@ const balances = Effect.flatMap(Gateway, (gateway) => gateway.budgets)
 const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/chat/completions": "POST",
   "/llm-gateway/v1/embeddings": "POST",
+  "/llm-gateway/v1/images": "POST",
   "/llm-gateway/v1/jobs": "GET, HEAD, POST",
   "/llm-gateway/v1/jobs/:id": "DELETE, GET, HEAD",
   "/llm-gateway/v1/models": "GET, HEAD",
@@ -161,11 +200,12 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
         HttpApiBuilder.group(GatewayApi, "embeddings", (handlers) =>
           handlers.handleRaw("embed", () =>
             embeddings(options))),
+        HttpApiBuilder.group(GatewayApi, "images", (handlers) =>
+          handlers.handleRaw("image", () => images(options))),
         HttpApiBuilder.group(GatewayApi, "jobs", (handlers) => {
           const jobs = JobsApi.make(door, options.maxBodyBytes)
           return handlers
-            .handleRaw("createJob", () =>
-              jobs.create)
+            .handleRaw("createJob", () => jobs.create)
             .handleRaw("listJobs", () => jobs.list)
             .handleRaw("getJob", () => jobs.get)
             .handleRaw("cancelJob", () => jobs.cancel)

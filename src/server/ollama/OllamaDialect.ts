@@ -62,7 +62,7 @@ const answers = (codec: OllamaDialectCodec, options: RouteOptions) =>
           keepAlive: codec.keepAlive(asked.model),
           contentType: "application/x-ndjson"
         }
-        return yield* streamReply(gateway, chat, exchange, writer)
+        return yield* streamReply(gateway.openChat(chat, exchange), exchange, writer)
       }
       const response = yield* gateway.chat(chat, exchange)
       return json(codec.encodeResponse(response, asked, timingOf(exchange)), exchangeHeaders(exchange))

@@ -6,8 +6,10 @@ import { Gateway } from "../../gateway/Gateway.ts"
 import type { ChatRequest } from "../../sdk/Chat.ts"
 import type { RouteInfo } from "../../sdk/GatewayApi.ts"
 import { fail, NotFound } from "../../sdk/GatewayError.ts"
+import type { ImageChunk } from "../../sdk/Image.ts"
 import type { ModelInfo } from "../../sdk/Model.ts"
 import { openAiEmbeddings } from "../../wire/openai/OpenAiEmbeddings.ts"
+import { openAiImages } from "../../wire/openai/OpenAiImages.ts"
 import { encodeModel, encodeModels, openAiChat } from "../../wire/openai/OpenAiChat.ts"
 import {
   type Door,
@@ -40,7 +42,7 @@ const completions = (options: RouteOptions) =>
       const chat = yield* Effect.fromResult(Result.mapError(openAiChat.decodeRequest(body), fail))
       const gateway = yield* Gateway
       const exchange: Exchange = began(yield* start(chat.model, chat.stream === true, chat.user))
-      if (chat.stream === true) return yield* streamReply(gateway, chat, exchange, writer(chat))
+      if (chat.stream === true) return yield* streamReply(gateway.openChat(chat, exchange), exchange, writer(chat))
       const response = yield* gateway.chat(chat, exchange)
       return json(openAiChat.encodeResponse(response, chat), exchangeHeaders(exchange))
     })
@@ -56,6 +58,30 @@ const embeddings = (options: RouteOptions) =>
       const exchange: Exchange = began(yield* start(asked.model, false, asked.user, "embed"))
       const response = yield* gateway.embed(asked, exchange)
       return jsonPieces(openAiEmbeddings.encodeResponse(response), exchangeHeaders(exchange))
+    })
+  )
+
+/** The end of a stream of pictures is its last picture. */
+const imageWriter: StreamWriter<ImageChunk> = {
+  push: openAiImages.encodeEvent,
+  end: () => "",
+  error: (error) => `event: error\ndata: ${JSON.stringify({ type: "error", ...door.encodeError(error, "").body })}\n\n`,
+  keepAlive: ": keep-alive\n\n",
+  contentType: "text/event-stream"
+}
+
+const images = (options: RouteOptions) =>
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request }) {
+      const body = yield* readJson(request, options.maxBodyBytes)
+      const asked = yield* Effect.fromResult(Result.mapError(openAiImages.decodeRequest(body), fail))
+      const gateway = yield* Gateway
+      const isStreamed = asked.stream === true
+      const exchange: Exchange = began(yield* start(asked.model, isStreamed, asked.user, "image"))
+      if (isStreamed) return yield* streamReply(gateway.openImage(asked, exchange), exchange, imageWriter)
+      const response = yield* gateway.image(asked, exchange)
+      return jsonPieces(openAiImages.encodeResponse(response), exchangeHeaders(exchange))
     })
   )
 
@@ -94,6 +120,7 @@ const models = visit(
 const served: ServedPaths = {
   "/v1/chat/completions": "POST",
   "/v1/embeddings": "POST",
+  "/v1/images/generations": "POST",
   "/v1/models": "GET, HEAD",
   ...ResponsesDialect.served
 }
@@ -103,6 +130,7 @@ export const layer = (options: RouteOptions) =>
   Layer.mergeAll(
     HttpRouter.add("POST", "/v1/chat/completions", completions(options)),
     HttpRouter.add("POST", "/v1/embeddings", embeddings(options)),
+    HttpRouter.add("POST", "/v1/images/generations", images(options)),
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
     otherwise(door, "/v1/*", served)

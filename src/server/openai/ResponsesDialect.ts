@@ -27,7 +27,7 @@ const create = (options: RouteOptions) =>
       const chat = yield* Effect.fromResult(Result.mapError(openAiResponses.decodeRequest(body), fail))
       const gateway = yield* Gateway
       const exchange: Exchange = began(yield* start(chat.model, chat.stream === true, chat.user))
-      if (chat.stream === true) return yield* streamReply(gateway, chat, exchange, writer(chat))
+      if (chat.stream === true) return yield* streamReply(gateway.openChat(chat, exchange), exchange, writer(chat))
       const response = yield* gateway.chat(chat, exchange)
       return json(openAiResponses.encodeResponse(response, chat), exchangeHeaders(exchange))
     })

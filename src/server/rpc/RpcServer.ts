@@ -80,6 +80,8 @@ const handlers = GatewayRpc.toLayer(Effect.map(GatewayInProcess, (gateway) =>
     streamChat: gateway.streamChat,
     countTokens: gateway.countTokens,
     embed: gateway.embed,
+    image: gateway.image,
+    streamImage: gateway.streamImage,
     models: () => gateway.models,
     model: ({ id }) => gateway.model(id),
     routes: () => gateway.routes,

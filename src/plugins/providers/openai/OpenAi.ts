@@ -8,9 +8,11 @@ import * as Provider from "../../../sdk/Provider.ts"
 import { sse } from "../../../wire/Framing.ts"
 import { decodeModels, openAiChat } from "../../../wire/openai/OpenAiChat.ts"
 import { openAiEmbeddings } from "../../../wire/openai/OpenAiEmbeddings.ts"
+import { openAiImages } from "../../../wire/openai/OpenAiImages.ts"
 import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 import * as HttpChat from "../HttpChat.ts"
 import * as HttpEmbed from "../HttpEmbed.ts"
+import * as HttpImage from "../HttpImage.ts"
 
 /** Options of the OpenAI plugin; `baseUrl` includes the version, as in the OpenAI SDKs. */
 export interface Options extends HttpProviderOptions {
@@ -48,6 +50,8 @@ export const layer = (options: Options = {}) =>
       discover: requestJson(endpoint, { method: "GET", path: "/models" }, decodeModels),
       chat: HttpChat.chat(endpoint),
       streamChat: HttpChat.streamChat(endpoint),
-      embed: HttpEmbed.embed(endpoint, openAiEmbeddings, "/embeddings")
+      embed: HttpEmbed.embed(endpoint, openAiEmbeddings, "/embeddings"),
+      generateImage: HttpImage.generateImage(endpoint, openAiImages, "/images/generations"),
+      streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations")
     }
   }))

@@ -4,13 +4,14 @@
  * stream, a slow first token) it does when told, by the model's name or by directives in the prompt (`Directives.ts`).
  *
  * Models: `echo`, `lorem`, `tools`, `json`, `vision`, `slow-<ms>`, `fail-<status>`, `fail-context_length`,
- * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`.
+ * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`, `image`.
  */
 import { Cause, Clock, Effect, type Layer, type Pull, Stream } from "effect"
 import type { Alternative, ChatChunk, ChatResponse, PartDelta } from "../../../sdk/Chat.ts"
 import type { Part } from "../../../sdk/Content.ts"
 import type { Capability, Prices } from "../../../sdk/Model.ts"
 import * as Provider from "../../../sdk/Provider.ts"
+import * as Pictures from "./Pictures.ts"
 import { embed } from "./Vectors.ts"
 import { contextWindow, decide, type Outcome, type Script, type ScriptChoice, type ScriptPart } from "./Script.ts"
 
@@ -62,7 +63,8 @@ const models: ReadonlyArray<Provider.DiscoveredModel> = [
   model("stall-3", "Sandbox: goes silent after 3 tokens"),
   model("tokens-100", "Sandbox: 100 tokens"),
   model("tokens-100-at-50", "Sandbox: 100 tokens, 50 a second"),
-  model("embed", "Sandbox: vectors by the words of a text", ["text_input", "embeddings"])
+  model("embed", "Sandbox: vectors by the words of a text", ["text_input", "embeddings"]),
+  model("image", "Sandbox: small pictures by the prompt", ["text_input", "image_output"])
 ]
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ export const make = (slug: string): Provider.Provider => {
     kind: "sandbox",
     wire: "sandbox",
     unlistedModels: "allow",
-    defaultCapabilities: [...capabilities, "embeddings"],
+    defaultCapabilities: [...capabilities, "embeddings", "image_output"],
     discover: Effect.succeed(models),
     chat: (call) =>
       Effect.suspend(() => {
@@ -235,7 +237,9 @@ export const make = (slug: string): Provider.Provider => {
           ? Stream.fromEffect(failed(outcome))
           : streamOf(outcome.script, call.model.model, broken)
       }),
-    embed: ({ model, request }) => embed(request, model.model, slug)
+    embed: ({ model, request }) => embed(request, model.model, slug),
+    generateImage: ({ model, request }) => Pictures.generate(request, model.model),
+    streamImage: ({ request }) => Pictures.stream(request)
   }
 }
 
