@@ -206,7 +206,7 @@ export const run = Effect.fnUntraced(
 // ---------------------------------------------------------------------------------------------------------------------
 
 const say = (message: Message): void => {
-  if (process.connected === true) process.send?.(message, () => undefined)
+  if (process.connected) process.send?.(message, () => undefined)
 }
 
 /** Tells the first process that this worker serves, and ends the worker as SIGTERM does when that process is gone. */

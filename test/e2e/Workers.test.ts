@@ -92,10 +92,18 @@ const allUp = (gateway: ServedGateway) => until(() => gateway.said().split("list
 
 describe("what several workers could not keep together", () => {
   it.live.each([
-    ["", /storage\.redis: each worker would count/],
-    ["storage: { sql: \"sqlite::memory:\" }\n", /storage\.sql: each worker would have a database of its own/],
-    ["audit: { sinks: [{ type: jsonl, path: ./audit.jsonl }] }\n", /audit\.sinks: a jsonl file has one writer/]
-  ])("%s is refused, and told", ([more, problem]) =>
+    { what: "limits in memory", more: "", problem: /storage\.redis: each worker would count/ },
+    {
+      what: "a database in memory",
+      more: "storage: { sql: \"sqlite::memory:\" }\n",
+      problem: /storage\.sql: each worker would have a database of its own/
+    },
+    {
+      what: "audit files",
+      more: "audit: { sinks: [{ type: jsonl, path: ./audit.jsonl }] }\n",
+      problem: /audit\.sinks: a jsonl file has one writer/
+    }
+  ])("$what: refused, and told", ({ more, problem }) =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(
         Effect.tryPromise({
