@@ -56,6 +56,8 @@ const unavailable = (message: string) => fail(new StoreUnavailable({ message, st
 const notSafe = unavailable(
   "the usage record of this request could not be written in time, and the gateway may not answer without it"
 )
+/** What no store ever takes, however often it is tried. */
+const isUnacceptable = (error: GatewayError): boolean => error.code === "validation_error"
 const stalled = unavailable(
   "usage records cannot be written at the moment, and the gateway may not answer without them"
 )
@@ -114,14 +116,12 @@ export const make = Effect.fnUntraced(function*(
     Effect.forEach(
       settlements,
       (settlement) =>
-        Effect.catch(store.settle([settlement]), (error) =>
-          error.code === "validation_error"
-            ? log.error("a budget cannot be settled; its reservation is left to expire", {
-              reservation: settlement.id.slice(0, maxShown),
-              actualNanoUsd: settlement.actualNanoUsd,
-              error: error.message
-            })
-            : Effect.fail(error)),
+        Effect.catchIf(store.settle([settlement]), isUnacceptable, (error) =>
+          log.error("a budget cannot be settled; its reservation is left to expire", {
+            reservation: settlement.id.slice(0, maxShown),
+            actualNanoUsd: settlement.actualNanoUsd,
+            error: error.message
+          })),
       { discard: true }
     )
 
@@ -129,9 +129,7 @@ export const make = Effect.fnUntraced(function*(
     budgets === undefined || settlements.length === 0
       ? Effect.void
       : budgets.settle(settlements).pipe(
-        Effect.catch((error) =>
-          error.code === "validation_error" ? settleEach(budgets, settlements) : Effect.fail(error)
-        ),
+        Effect.catchIf(isUnacceptable, () => settleEach(budgets, settlements)),
         Effect.mapError(({ message }) => new SinkError({ sink: "budgets", message }))
       )
 

@@ -1,6 +1,6 @@
 /** `serve --workers`: several processes behind one address, as their callers and operators see them. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Redacted } from "effect"
+import { Effect, Exit, Layer, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import { hash, randomBytes } from "node:crypto"
 import { readFileSync, renameSync, writeFileSync } from "node:fs"
@@ -105,12 +105,9 @@ describe("what several workers could not keep together", () => {
     }
   ])("$what: refused, and told", ({ more, problem }) =>
     Effect.gen(function*() {
-      const error = yield* Effect.flip(
-        Effect.tryPromise({
-          try: () => Effect.runPromise(Effect.scoped(serve(yamlOf(more), { workers: 2 }))),
-          catch: (cause) => String(cause)
-        })
-      )
+      const exit = yield* Effect.exit(Effect.scoped(serve(yamlOf(more), { workers: 2 })))
+      assert.isTrue(Exit.isFailure(exit))
+      const error = String(exit)
       assert.match(error, /ended with 1/)
       assert.match(error, problem)
     }))

@@ -3,7 +3,7 @@
  * `{prefix}{tenant}/{id}`; one that is larger than a part goes up in parts, one after the other, so that no more than one of
  * them is in memory.
  */
-import type { S3Client } from "@aws-sdk/client-s3"
+import type * as AwsSdk from "@aws-sdk/client-s3"
 import { NodeStream } from "@effect/platform-node"
 import { Cause, Effect, type Layer, Redacted, type Scope, Stream } from "effect"
 import type { SqlClient } from "effect/sql"
@@ -29,7 +29,7 @@ export interface Options extends StoredFiles.FileStorageOptions {
   readonly partBytes?: number
 }
 
-type Sdk = typeof import("@aws-sdk/client-s3")
+type Sdk = typeof AwsSdk
 
 const defaultPart = 8 * 1024 * 1024
 
@@ -69,7 +69,7 @@ class Parts {
   }
 }
 
-const make = (sdk: Sdk, client: S3Client, options: Options): Blobs => {
+const make = (sdk: Sdk, client: AwsSdk.S3Client, options: Options): Blobs => {
   const { bucket, prefix = "" } = options
   const partBytes = options.partBytes ?? defaultPart
   const nameOf = ({ file, tenant }: BlobKey): string => `${prefix}${tenant}/${file}`

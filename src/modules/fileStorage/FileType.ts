@@ -10,6 +10,7 @@ export const sampleBytes = 16 * 1024
 
 const unknownType = "application/octet-stream"
 
+// oxlint-disable-next-line no-control-regex -- control characters are what no text has
 const controls = new RegExp("[\\u0000-\\u0008\\u000e-\\u001a\\u001c-\\u001f]")
 
 /** The text that a beginning is; `undefined` where it is none. A character that is cut at the end does not count. */
@@ -104,6 +105,7 @@ const extensions: Readonly<Record<string, string>> = {
 const longestName = 200
 
 // Controls, and characters that turn the direction of text round, with which `gpj.exe` looks like `exe.jpg`.
+// oxlint-disable-next-line no-control-regex -- see above
 const unseen = new RegExp("[\\u0000-\\u001f\\u007f-\\u009f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ufeff]", "g")
 
 /** A name without folders and without what nobody sees; one made up from the type where nothing is left. */

@@ -1,5 +1,5 @@
 /** The native API's jobs: made by `POST /jobs` or by `async: true` in an operation's own request, looked at, waited for, cancelled. */
-import { Effect, Option, Result, Schema, Stream } from "effect"
+import { Effect, Result, Schema, Stream } from "effect"
 import { type HttpServerRequest, HttpServerResponse } from "effect/http"
 import { Jobs, type JobsQuestion } from "../../gateway/Jobs.ts"
 import { CurrentCaller } from "../../sdk/Caller.ts"
@@ -22,10 +22,7 @@ const keepAliveInterval = "15 seconds"
 
 const jobs: Effect.Effect<Jobs["Service"], GatewayError> = Effect.flatMap(
   Effect.serviceOption(Jobs),
-  (found) =>
-    Option.isSome(found)
-      ? Effect.succeed(found.value)
-      : Effect.fail(fail(new NotFound({ message: "this gateway runs no jobs" })))
+  Effect.fromOption(() => fail(new NotFound({ message: "this gateway runs no jobs" })))
 )
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>

@@ -22,7 +22,7 @@ export interface MetricsPeers {
 /** The peers of this process. */
 export const MetricsPeers: Context.Reference<MetricsPeers> = Context.Reference<MetricsPeers>(
   "llm-gateway/server/MetricsPeers",
-  { defaultValue: () => ({ collect: () => Effect.succeed(undefined), answer: () => Effect.void }) }
+  { defaultValue: () => ({ collect: () => Effect.undefined, answer: () => Effect.void }) }
 )
 
 /** `name`, its labels where it has any, and the value. */

@@ -74,10 +74,7 @@ const inS3: Kind = {
     })
 }
 
-const png = Uint8Array.from([
-  ...[0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a, 0, 0, 0, 0x0d, 0x49, 0x48, 0x44, 0x52, 0, 0, 0, 1, 0, 0, 0, 1],
-  ...[8, 6, 0, 0, 0, 0x1f, 0x15, 0xc4, 0x89]
-])
+const png = Uint8Array.from(Buffer.from("89504e470d0a1a0a0000000d49484452000000010000000108060000001f15c489", "hex"))
 
 const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text)
 

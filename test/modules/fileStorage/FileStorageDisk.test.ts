@@ -74,7 +74,7 @@ describe("files on a disk", () => {
   it.effect("that are the same take their room once for each tenant, until the last one goes", () =>
     onDisk((storage, dir) =>
       Effect.gen(function*() {
-        const files = yield* Effect.all([1, 2, 3].map(() => storage.put(newFile(content))), { concurrency: 3 })
+        const files = yield* Effect.forEach([1, 2, 3], () => storage.put(newFile(content)), { concurrency: 3 })
         yield* storage.put(newFile(content, { tenant: "other" }))
         const inodes = (under: string): ReadonlySet<number> =>
           new Set(below(path.join(dir, under)).map((name) => statSync(path.join(dir, under, name)).ino))
@@ -218,7 +218,7 @@ describe("files in S3", () => {
           s3.objects.set(`${name.slice(0, -32)}${"0".repeat(31)}${last}`, Buffer.from("left"))
         }
         s3.objects.set("files/gateway/other", Buffer.from("somebody else's"))
-        s3.uploads.set("left", { name, initiated: new Date(0), parts: new Map() })
+        s3.uploads.set("left", { name, initiated: "1970-01-01T00:00:00.000Z", parts: new Map() })
         yield* sweptUntil(() => s3.objects.size === 2 && s3.uploads.size === 0)
         assert.isTrue(s3.objects.has(name))
         assert.strictEqual((yield* storage.head("acme", kept.id)).id, kept.id)
