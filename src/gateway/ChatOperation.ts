@@ -1,6 +1,6 @@
 /** Chat, as the stages see it: text, media and tools in, text in the main out. */
 import { type ChatChunk, type ChatRequest, hasContent } from "../sdk/Chat.ts"
-import type { Part } from "../sdk/Content.ts"
+import { isAccountBound, type Part } from "../sdk/Content.ts"
 import type { ModelInfo, Prices } from "../sdk/Model.ts"
 import { costNanoUsd } from "../sdk/Pricing.ts"
 import { type Usage, zero } from "../sdk/Usage.ts"
@@ -73,6 +73,7 @@ export const chatOperation: Operation<ChatRequest> = {
   mostInputTokens: mostInput,
   outputTokens: ({ maxOutputTokens }) => maxOutputTokens,
   longestAnswer,
+  bindsAccount: ({ messages }) => messages.some(({ content }) => content.some(isAccountBound)),
   dearest: (request, prices, inputTokens, outputTokens) => {
     const read = dearestInput(request, prices, inputTokens)
     return { read, whole: dearestOutput(read, prices, outputTokens) }

@@ -3,9 +3,10 @@ import { Effect, Layer, Result } from "effect"
 import { HttpRouter } from "effect/http"
 import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
+import { CurrentRequest } from "../../sdk/Caller.ts"
 import type { ChatRequest } from "../../sdk/Chat.ts"
 import { fail, NotFound } from "../../sdk/GatewayError.ts"
-import { openAiResponses } from "../../wire/openai/responses/OpenAiResponses.ts"
+import { openAiResponses, wire } from "../../wire/openai/responses/OpenAiResponses.ts"
 import { type Door, json, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
@@ -19,6 +20,9 @@ const writer = (request: ChatRequest): StreamWriter => ({
   contentType: "text/event-stream"
 })
 
+/** Tells providers that speak this protocol, too, that they need not translate. */
+const byThisWire = Effect.updateService(CurrentRequest, (options) => ({ ...options, wire }))
+
 const create = (options: RouteOptions) =>
   visit(
     door,
@@ -27,8 +31,10 @@ const create = (options: RouteOptions) =>
       const chat = yield* Effect.fromResult(Result.mapError(openAiResponses.decodeRequest(body), fail))
       const gateway = yield* Gateway
       const exchange: Exchange = began(yield* start(chat.model, chat.stream === true, chat.user))
-      if (chat.stream === true) return yield* streamReply(gateway.openChat(chat, exchange), exchange, writer(chat))
-      const response = yield* gateway.chat(chat, exchange)
+      if (chat.stream === true) {
+        return yield* streamReply(byThisWire(gateway.openChat(chat, exchange)), exchange, writer(chat))
+      }
+      const response = yield* byThisWire(gateway.chat(chat, exchange))
       return json(openAiResponses.encodeResponse(response, chat), exchangeHeaders(exchange))
     })
   )

@@ -9,11 +9,12 @@ import type { GatewayError } from "../../../sdk/GatewayError.ts"
 import type { ResponseSchema } from "../../../sdk/Chat.ts"
 import type { ToolChoice } from "../../../sdk/Tool.ts"
 import type { Usage } from "../../../sdk/Usage.ts"
+import { sourceOf } from "../../../sdk/Wire.ts"
 import type { Json } from "../../Codec.ts"
-import { array, object } from "../../Json.ts"
+import { array, isJson, object } from "../../Json.ts"
 import { errorObject } from "../OpenAiError.ts"
 import { ownExtensions as chatExtensions } from "../OpenAiExtensions.ts"
-import { echoOf, isInstructions } from "./ResponsesExtensions.ts"
+import { echoOf, isInstructions, wire } from "./ResponsesExtensions.ts"
 import { encodeUsage, idBase, outputOf } from "./ResponsesOutput.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -22,7 +23,8 @@ import { encodeUsage, idBase, outputOf } from "./ResponsesOutput.ts"
 
 const functionOf = (name: string): Json => ({ type: "function", name })
 
-const encodeToolChoice = (choice: ToolChoice): unknown => {
+/** A choice of tools in this API's form. */
+export const encodeToolChoice = (choice: ToolChoice): unknown => {
   switch (choice.type) {
     case "tool":
       return functionOf(choice.name)
@@ -160,8 +162,13 @@ export const failed = (snapshot: Snapshot, settings: Json, error: GatewayError):
 export const logprobsOf = (value: Parameters<typeof chatExtensions>[0]): ReadonlyArray<unknown> =>
   array(object(object(chatExtensions(value)?.["choice"])?.["logprobs"])?.["content"])
 
-/** Writes a whole answer. `now` is Unix seconds, for providers that tell no time. Choices after the first have no form here. */
+/**
+ * Writes a whole answer: as it came, where it came in this form. `now` is Unix seconds, for providers that tell no time.
+ * Choices after the first have no form here.
+ */
 export const encodeResponse = (response: ChatResponse, request: ChatRequest, now: number): Json => {
+  const original = sourceOf(response, wire)?.json
+  if (isJson(original)) return original
   const { content, created, finishReason, id, model, usage } = response
   const base = idBase(id)
   const output = outputOf(content, base, finishReason, logprobsOf(response))
