@@ -267,6 +267,8 @@ const parameters: ReadonlyArray<Probe> = [
   parameter("metadata", { metadata: { a: "b" } }),
   parameter("service_tier: default", { serviceTier: "default" }),
   parameter("service_tier: flex", { serviceTier: "flex" }),
+  parameter("store: true", { store: true }),
+  parameter("previous_response_id", { previousResponseId: "resp_1" }),
   parameter("response_schema: json_object", { responseSchema: { type: "json_object" } }),
   parameter("response_schema: json_schema", { responseSchema: { type: "json_schema", name: "answer", schema } }),
   parameter(

@@ -756,10 +756,10 @@ describe("a request", () => {
 
   const item = (item: Json) => ({ input: [{ role: "user", content: "Hi" }, item] })
   it.each([
-    ["previous_response_id", { previous_response_id: "resp_1" }, /whole conversation in input/],
+    ["previous_response_id", { previous_response_id: "resp_1", input: "a" }, /whole conversation/],
     ["conversation", { conversation: "conv_1" }, /whole conversation in input/],
-    ["store", { store: true }, /leave store out/],
-    ["background", { background: true }, /stream instead/],
+    ["store", { store: true, input: "a" }, /leave store out/],
+    ["stream", { background: true, stream: true, input: "a" }, /leave stream out/],
     ["prompt", { prompt: { id: "pmpt_1" } }, /instructions and input/],
     ["input", {}, /text or a non-empty array/],
     ["input", { input: [] }, /non-empty array/],

@@ -3,7 +3,8 @@
  * get it as it came and send it as they wrote it; callers of every other one get what it says in their own words.
  */
 import { afterAll, afterEach, assert, beforeAll, beforeEach, describe, it } from "@effect/vitest"
-import OpenAI from "openai"
+import { hash } from "node:crypto"
+import OpenAI, { APIError } from "openai"
 import { type FakeUpstream, startFakeUpstream } from "../fixtures/FakeUpstream.ts"
 import { fault, withFault } from "../fixtures/Fault.ts"
 import {
@@ -389,6 +390,68 @@ interceptors:
       assert.strictEqual(eventsOf(text).at(-1)?.type, "response.completed")
     } finally {
       await changing.close()
+    }
+  })
+
+  it("has its answers kept by OpenAI, for its tenant alone", async () => {
+    const keyed = await startGateway(`
+auth:
+  mode: keys
+  keys:
+    - { id: a, sha256: ${hash("sha256", "key-a", "hex")}, tenant: a }
+    - { id: b, sha256: ${hash("sha256", "key-b", "hex")}, tenant: b }
+    - { id: c, sha256: ${hash("sha256", "key-c", "hex")}, tenant: c }
+tenants: { a: {}, b: {}, c: { budgets: [{ per: tenant, usd: 1, window: day }] } }
+providers:
+  same: { type: openai, base_url: "${upstream.url}/v1", api_key: upstream-key, unlisted_models: allow, responses_api: same_wire }
+  none: { type: openai, base_url: "${upstream.url}/v1", unlisted_models: allow, responses_api: same_wire }
+models:
+  - { id: "same::m", context_window: 400000, prices: { input_mtok: 3, output_mtok: 3 } }
+`)
+    const as = (key: string) => new OpenAI({ baseURL: `${keyed.url}/v1`, apiKey: key, maxRetries: 0 }).responses
+    const kept = { store: true, previous_response_id: null }
+    try {
+      upstream.reply(
+        reply(answer([message("one")], kept)),
+        reply(answer([message("two")], { ...kept, id: "resp_2", previous_response_id: "resp_1" })),
+        streamOf(["three"])
+      )
+      const first = await as("key-a").create({ model: "same::m", input: "1", store: true })
+      assert.match(first.id, /^resp_1\.[\w-]{27}$/)
+      assert.isTrue(upstream.request(0).json["store"])
+      const second = await as("key-a").create({
+        model: "same::m",
+        input: "2",
+        store: true,
+        previous_response_id: first.id
+      })
+      assert.strictEqual(upstream.request(1).json["previous_response_id"], "resp_1")
+      assert.strictEqual(second.previous_response_id, first.id)
+      assert.match(second.id, /^resp_2\./)
+      const third = await as("key-a").stream({ model: "same::m", input: "3", previous_response_id: second.id })
+        .finalResponse()
+      assert.strictEqual(third.output_text, "three")
+      assert.strictEqual(upstream.request(2).json["previous_response_id"], "resp_2")
+      assert.strictEqual(third.previous_response_id, second.id)
+
+      const refused = (asked: Promise<unknown>) =>
+        asked.then(
+          () => assert.fail("it was taken"),
+          (error: unknown) => error instanceof APIError ? error : assert.fail(String(error))
+        )
+      const ask = (key: string, id: string) =>
+        refused(as(key).create({ model: "same::m", input: "2", max_output_tokens: 10, previous_response_id: id }))
+      for (const id of [first.id, "resp_1", `${first.id}x`, "resp_1.", "."]) {
+        const error = await ask("key-b", id)
+        assert.deepInclude(error, { status: 400, param: "previous_response_id" })
+      }
+      // A budget has to reach for as long a conversation as the model takes: 400,000 tokens are 1.20 USD.
+      assert.strictEqual((await ask("key-c", first.id)).status, 402)
+      const keyless = await refused(as("key-a").create({ model: "none::m", input: "1", store: true }))
+      assert.deepInclude(keyless, { status: 400, param: "store" })
+      assert.lengthOf(upstream.requests, 3)
+    } finally {
+      await keyed.close()
     }
   })
 

@@ -2,8 +2,8 @@
  * OpenAI, and every server that speaks its protocol: Azure, vLLM, LM Studio, Groq, Mistral, OpenRouter, and so on. Such a
  * server is this plugin with another slug and base URL.
  */
-import { Effect, Stream } from "effect"
-import { CurrentRequest } from "../../../sdk/Caller.ts"
+import { Effect, type Redacted, Stream } from "effect"
+import { CurrentCaller, CurrentRequest } from "../../../sdk/Caller.ts"
 import { Outbound, type UpstreamOptions } from "../../../sdk/Outbound.ts"
 import * as Provider from "../../../sdk/Provider.ts"
 import { sse } from "../../../wire/Framing.ts"
@@ -15,6 +15,7 @@ import { access, errorOf, type HttpProviderOptions, registration, requestJson } 
 import * as HttpChat from "../HttpChat.ts"
 import * as HttpEmbed from "../HttpEmbed.ts"
 import * as HttpImage from "../HttpImage.ts"
+import * as KeptResponses from "./KeptResponses.ts"
 
 /** Options of the OpenAI plugin; `baseUrl` includes the version, as in the OpenAI SDKs. */
 export interface Options extends HttpProviderOptions {
@@ -36,13 +37,25 @@ const chatAt = (endpoint: HttpChat.HttpChatEndpoint): Chat => ({
   streamChat: HttpChat.streamChat(endpoint)
 })
 
-const chatOver = (
-  completions: HttpChat.HttpChatEndpoint,
-  responses: HttpChat.HttpChatEndpoint,
-  mode: NonNullable<Options["responses"]>
-): Chat => {
-  if (mode !== "same_wire") return chatAt(mode === "always" ? responses : completions)
-  const [byChat, byResponses] = [chatAt(completions), chatAt(responses)]
+/** Chat over the Responses API, where answers may be kept. */
+const chatAtResponses = (endpoint: HttpChat.HttpChatEndpoint, key: Redacted.Redacted | undefined): Chat => {
+  const passing = chatAt(endpoint)
+  const keeping = Effect.map(
+    CurrentCaller,
+    ({ tenant }) =>
+      chatAt({ ...endpoint, codec: KeptResponses.codecFor(endpoint.codec, endpoint.provider, key, tenant) })
+  )
+  return {
+    chat: (call) => KeptResponses.isKept(call) ? Effect.flatMap(keeping, ({ chat }) => chat(call)) : passing.chat(call),
+    streamChat: (call) =>
+      KeptResponses.isKept(call)
+        ? Stream.unwrap(Effect.map(keeping, ({ streamChat }) => streamChat(call)))
+        : passing.streamChat(call)
+  }
+}
+
+const chatOver = (byChat: Chat, byResponses: Chat, mode: NonNullable<Options["responses"]>): Chat => {
+  if (mode !== "same_wire") return mode === "always" ? byResponses : byChat
   const chosen = (wire: string | undefined): Chat => wire === responsesWire ? byResponses : byChat
   return {
     chat: (call) => Effect.flatMap(CurrentRequest, ({ wire }) => chosen(wire).chat(call)),
@@ -80,7 +93,7 @@ export const layer = (options: Options = {}) =>
       baseUrl: upstreamOptions.baseUrl,
       ...registration(options),
       discover: requestJson(endpoint, { method: "GET", path: "/models" }, decodeModels),
-      ...chatOver(endpoint, responses, mode),
+      ...chatOver(chatAt(endpoint), chatAtResponses(responses, options.apiKey ?? options.apiKeys?.[0]), mode),
       embed: HttpEmbed.embed(endpoint, openAiEmbeddings, "/embeddings"),
       generateImage: HttpImage.generateImage(endpoint, openAiImages, "/images/generations"),
       streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations")

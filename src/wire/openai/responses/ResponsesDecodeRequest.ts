@@ -2,8 +2,8 @@
  * Reads a request of OpenAI's Responses API (https://platform.openai.com/docs/api-reference/responses/create). Checked by
  * hand, as chat requests are: one pass, at most 16 problems, each located in the caller's spelling.
  *
- * The gateway keeps no responses. What would need kept state is refused and says what to do instead; `store` that is left
- * out counts as false, although OpenAI's default is true, and the answer says so. Tools that OpenAI itself runs go to
+ * The gateway keeps no responses. `store` and `previous_response_id` are for providers that do, and `store` that is left out
+ * counts as false, although OpenAI's default is true, and the answer says so. Other kept state is refused and told what to do instead. Tools that OpenAI itself runs go to
  * providers that speak this protocol, and every other codec refuses them by name.
  *
  * Fields that OpenAI's chat has under the same name go to its extensions, so that an OpenAI-compatible provider gets them.
@@ -40,15 +40,9 @@ const refuseState = (json: Json, report: Report): void => {
   const refuse = (key: string, problem: string): void => {
     if (!absent(json[key])) report.refuse(key, problem)
   }
-  refuse("previous_response_id", "the gateway keeps no responses; send the whole conversation in input")
   refuse("conversation", "the gateway keeps no conversations; send the whole conversation in input")
   refuse("prompt", "prompt templates live in an account of OpenAI's; send instructions and input instead")
-  if (readBoolean(json, "store", "", report) === true) {
-    report.refuse("store", "the gateway keeps no responses; leave store out, or send false")
-  }
-  if (readBoolean(json, "background", "", report) === true) {
-    report.refuse("background", "the gateway runs no responses in the background; leave it out, and stream instead")
-  }
+  readBoolean(json, "background", "", report)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -331,6 +325,11 @@ export const decodeRequest = (json: unknown): Result.Result<ChatRequest, Validat
   if (metadata !== undefined) optional.metadata = metadata
   const serviceTier = readString(json, "service_tier", "", report)
   if (serviceTier !== undefined) optional.serviceTier = serviceTier
+  if (readBoolean(json, "store", "", report) === true) optional.store = true
+  if (!absent(json["previous_response_id"])) {
+    const previousResponseId = readName(json, "previous_response_id", "", report)
+    if (previousResponseId !== undefined) optional.previousResponseId = previousResponseId
+  }
   readStreamOptions(json["stream_options"], own, report)
   const truncation = readString(json, "truncation", "", report)
   if (truncation !== undefined && truncation !== "disabled") own["truncation"] = truncation

@@ -170,6 +170,8 @@ const reserved: ReadonlySet<string> = new Set([
   "stream",
   "max_output_tokens",
   "background",
+  "store",
+  "previous_response_id",
   "echo",
   "include",
   "reasoning",
@@ -221,7 +223,8 @@ export const encodeRequest = (call: ChatCall, stream: boolean): Result.Result<En
   set("service_tier", request.serviceTier)
   if (stream) body["stream"] = true
   else if (request.stream !== undefined) body["stream"] = false
-  body["store"] = own?.["store"] === true
+  body["store"] = request.store === true
+  set("previous_response_id", request.previousResponseId)
   merge(body, own, reserved)
   reportMissing(call, report)
   reportForeign(withoutShared(request), wire, report)

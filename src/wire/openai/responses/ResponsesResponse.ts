@@ -1,7 +1,7 @@
 /**
  * The response object (https://platform.openai.com/docs/api-reference/responses/object): whole, and as the snapshots that
  * a stream begins and ends with. It repeats the request's settings, as OpenAI's does; a setting that the caller left to
- * the provider is null where OpenAI would tell its own default. `store` is always false: nothing of it is kept.
+ * the provider is null where OpenAI would tell its own default. `store` is false unless a provider was asked to keep it.
  */
 import type { ChatRequest, ChatResponse, FinishReason } from "../../../sdk/Chat.ts"
 import { textOf } from "../../../sdk/Content.ts"
@@ -59,7 +59,7 @@ export const settingsOf = (request: ChatRequest): Json => {
     max_tool_calls: echo["max_tool_calls"] ?? null,
     metadata: request.metadata ?? {},
     parallel_tool_calls: request.parallelToolCalls ?? echo["parallel_tool_calls"] ?? true,
-    previous_response_id: null,
+    previous_response_id: request.previousResponseId ?? null,
     prompt_cache_key: chat["prompt_cache_key"] ?? null,
     reasoning: {
       effort: request.reasoning?.effort ?? chat["reasoning_effort"] ?? null,
@@ -67,7 +67,7 @@ export const settingsOf = (request: ChatRequest): Json => {
     },
     safety_identifier: chat["safety_identifier"] ?? null,
     service_tier: request.serviceTier ?? null,
-    store: false,
+    store: request.store === true,
     temperature: request.temperature ?? null,
     text: {
       format: encodeFormat(request.responseSchema),
