@@ -63,4 +63,6 @@ export interface Operation<Request extends Asked> {
    * the models that are the same as the first one serve. What the caller names as fallback is the caller's to know.
    */
   readonly keepsModel?: boolean
+  /** Whether a request holds what only the account of one provider can read, so that no other one may serve it. */
+  readonly bindsAccount?: (request: Request) => boolean
 }
