@@ -21,6 +21,7 @@ import type { Interceptor, InterceptorContext } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ChatCall, ProviderError } from "../sdk/Provider.ts"
+import type { SpeechChunk, SpeechRequest } from "../sdk/Speech.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import { accountResponse, StreamAccount } from "./Accounting.ts"
 import { attemptChat, attemptStream } from "./Attempt.ts"
@@ -38,6 +39,7 @@ import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, u
 import * as Pipeline from "./Pipeline.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
 import type { Candidate, Plan } from "./Plan.ts"
+import { type Keep, keeping, streamedSpeech } from "./SpeechOperation.ts"
 import { checkResponse, compile, streamChecker } from "./StructuredOutput.ts"
 import * as TokenCounting from "./TokenCount.ts"
 import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } from "./ToolNames.ts"
@@ -78,6 +80,10 @@ export class Gateway extends Context.Service<Gateway, {
   readonly image: (request: ImageRequest, exchange?: Exchange) => Effect.Effect<ImageResponse, GatewayError>
   /** Asks for pictures in a stream; what fails before the first of them fails here. The scope is the stream's life. */
   readonly openImage: StreamOperation.Open<ImageRequest, ImageChunk>
+  /** Asks for speech, which is kept in the gateway's files; `not_found` where it keeps none. */
+  readonly speak: Keep
+  /** Asks for speech in a stream; what fails before the first sound fails here. The scope is the stream's life. */
+  readonly openSpeech: StreamOperation.Open<SpeechRequest, SpeechChunk>
   /** How many tokens a request's prompt has; nothing is answered, and nothing is charged. */
   readonly countTokens: (
     request: ChatRequest,
@@ -129,6 +135,7 @@ const make = Effect.fnUntraced(function*(
   const { admission, began, finish, health, interceptors, ledger, resolve, watched } = pipeline
   const count = TokenCounting.make({ pipeline, types })
   const breakers = yield* Effect.serviceOption(Breakers)
+  const openSpeech = StreamOperation.make(pipeline, streamedSpeech)
   const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
 
   const admitted = Effect.fnUntraced(
@@ -299,6 +306,8 @@ const make = Effect.fnUntraced(function*(
     ),
     image: WholeOperation.make(pipeline, imageOperation),
     openImage: StreamOperation.make(pipeline, streamedImages),
+    speak: yield* keeping(openSpeech),
+    openSpeech,
     countTokens: (request, exchange) =>
       Effect.flatMap(
         exchange === undefined ? start(request.model, false, request.user) : Effect.succeed(exchange),

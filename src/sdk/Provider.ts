@@ -10,6 +10,7 @@ import type { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import type { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import { ProviderErrorKind } from "./GatewayError.ts"
 import type { Capability, ModelInfo, Prices } from "./Model.ts"
+import type { SpeechChunk, SpeechRequest } from "./Speech.ts"
 import type { ResolvedTool } from "./Tool.ts"
 
 /** What went wrong in one call to one provider. The only error that a provider fails with. */
@@ -89,6 +90,17 @@ export interface ImageCall {
   readonly force?: boolean
 }
 
+/** One call for speech to a provider. */
+export interface SpeechCall {
+  readonly request: SpeechRequest
+  /** The model to call; `model.model` is what the provider calls it. */
+  readonly model: ModelInfo
+  /** How long the connection may take to open, ms. */
+  readonly connectTimeout: number
+  /** Set where no other candidate is left, so that an open circuit is no reason not to try. */
+  readonly force?: boolean
+}
+
 /** What one call for vectors may hold at most; larger requests go out in several. */
 export interface EmbedLimits {
   readonly inputs: number
@@ -123,6 +135,11 @@ export interface Provider {
   readonly generateImage?: (call: ImageCall) => Effect.Effect<ImageResponse, ProviderError>
   /** The same in a stream. The upstream's socket is open for exactly as long as it runs. */
   readonly streamImage?: (call: ImageCall) => Stream.Stream<ImageChunk, ProviderError>
+  /**
+   * Speech in pieces as it comes, then `done`; whether the provider sends bytes or events is its own business. The upstream's
+   * socket is open for exactly as long as the stream runs.
+   */
+  readonly speak?: (call: SpeechCall) => Stream.Stream<SpeechChunk, ProviderError>
   /** Absent: what today's providers take, 256 inputs and 250,000 tokens. */
   readonly embedLimits?: EmbedLimits
 }
