@@ -9,10 +9,12 @@ import { sse } from "../../../wire/Framing.ts"
 import { decodeModels, openAiChat } from "../../../wire/openai/OpenAiChat.ts"
 import { openAiEmbeddings } from "../../../wire/openai/OpenAiEmbeddings.ts"
 import { openAiImages } from "../../../wire/openai/OpenAiImages.ts"
+import { openAiRealtime } from "../../../wire/openai/realtime/OpenAiRealtime.ts"
 import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 import * as HttpChat from "../HttpChat.ts"
 import * as HttpEmbed from "../HttpEmbed.ts"
 import * as HttpImage from "../HttpImage.ts"
+import * as HttpRealtime from "../HttpRealtime.ts"
 
 /** Options of the OpenAI plugin; `baseUrl` includes the version, as in the OpenAI SDKs. */
 export interface Options extends HttpProviderOptions {
@@ -52,6 +54,7 @@ export const layer = (options: Options = {}) =>
       streamChat: HttpChat.streamChat(endpoint),
       embed: HttpEmbed.embed(endpoint, openAiEmbeddings, "/embeddings"),
       generateImage: HttpImage.generateImage(endpoint, openAiImages, "/images/generations"),
-      streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations")
+      streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations"),
+      realtime: HttpRealtime.realtime(endpoint, openAiRealtime, "/realtime")
     }
   }))
