@@ -166,6 +166,7 @@ const Provider = section({
   api_key: secretAbsentIfEmpty(ApiKey),
   api_keys: defaulted(secrets(ApiKey), []),
   headers: defaulted(Schema.Record(Schema.String, headerValue), {}),
+  responses_api: Schema.optionalKey(oneOf(["never", "same_wire", "always"])),
   unlisted_models: Schema.optionalKey(oneOf(["allow", "deny"])),
   discovery: Schema.optionalKey(section({ interval: defaulted(PositiveDuration, "5m") }))
 }).pipe(Schema.decode({

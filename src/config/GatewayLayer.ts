@@ -54,7 +54,10 @@ const providerLayer = (slug: string, config: ProviderConfig) => {
   }
   switch (config.type) {
     case "openai":
-      return OpenAi.layer(options)
+      return OpenAi.layer({
+        ...options,
+        ...(config.responsesApi === undefined ? {} : { responses: config.responsesApi })
+      })
     case "anthropic":
       return Anthropic.layer(options)
     case "ollama":

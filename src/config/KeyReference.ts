@@ -272,6 +272,12 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   ),
   on("providers.<name>.headers", "mapping", "{}", "Headers to send with every request."),
   on(
+    "providers.<name>.responses_api",
+    "never, same_wire, always",
+    "same_wire at OpenAI itself",
+    "Of type openai: which chats go to the server's Responses API instead of its chat completions. same_wire: those whose callers speak that API themselves. Left out elsewhere: never."
+  ),
+  on(
     "providers.<name>.unlisted_models",
     "allow, deny",
     "",

@@ -1,6 +1,6 @@
 /** Chat, as the stages see it: text, media and tools in, text in the main out. */
 import { type ChatChunk, type ChatRequest, hasContent } from "../sdk/Chat.ts"
-import type { Part } from "../sdk/Content.ts"
+import { isAccountBound, type Part } from "../sdk/Content.ts"
 import type { ModelInfo, Prices } from "../sdk/Model.ts"
 import { costNanoUsd } from "../sdk/Pricing.ts"
 import { type Usage, zero } from "../sdk/Usage.ts"
@@ -11,6 +11,9 @@ import { estimateInput, mostInput } from "./TokenEstimate.ts"
 
 /** Length of the longest answer where neither request nor model says any, tokens. */
 const longAnswer = 32_768
+
+/** Length of a conversation that a provider keeps, at most, tokens; a model's context window cuts it. */
+const longestKept = 2_000_000
 
 /** The longest answer that a model may give to a request, all of its choices together, tokens. */
 const longestAnswer = (request: ChatRequest, model: ModelInfo): number => {
@@ -70,9 +73,12 @@ export const chatOperation: Operation<ChatRequest> = {
     return provider.chat === undefined ? "text_output" : undefined
   },
   inputTokens: estimateInput,
-  mostInputTokens: mostInput,
+  mostInputTokens: (request) =>
+    request.previousResponseId === undefined ? mostInput(request) : mostInput(request) + longestKept,
   outputTokens: ({ maxOutputTokens }) => maxOutputTokens,
   longestAnswer,
+  bindsAccount: ({ messages, previousResponseId }) =>
+    previousResponseId !== undefined || messages.some(({ content }) => content.some(isAccountBound)),
   dearest: (request, prices, inputTokens, outputTokens) => {
     const read = dearestInput(request, prices, inputTokens)
     return { read, whole: dearestOutput(read, prices, outputTokens) }

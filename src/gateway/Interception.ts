@@ -19,6 +19,7 @@ import {
   type Verdict
 } from "../sdk/Interceptor.ts"
 import { logOf } from "../sdk/Log.ts"
+import { withoutRepeated } from "../sdk/Wire.ts"
 import { describeDefect } from "./Defect.ts"
 import { tellVerdict } from "./RequestTraces.ts"
 
@@ -178,9 +179,9 @@ export const interceptStream = (
   context: InterceptorContext
 ): Stream.Stream<ChatChunk, GatewayError> => {
   let current = chunks
-  // One event of a wire holds chunks of several choices, and whoever writes the event writes all of it.
-  if ((request.n ?? 1) > 1 && interceptors.some(({ stream }) => stream !== undefined)) {
-    current = Stream.map(chunks, (chunk) => ({ ...chunk }))
+  if (interceptors.some(({ stream }) => stream !== undefined)) {
+    // One event of a wire holds chunks of several choices, and whoever writes the event writes all of it.
+    current = Stream.map(chunks, (request.n ?? 1) > 1 ? (chunk) => ({ ...chunk }) : withoutRepeated)
   }
   for (const interceptor of interceptors.toReversed()) {
     if (interceptor.stream !== undefined) current = guarded(interceptor, interceptor.stream, current, request, context)

@@ -95,7 +95,8 @@ const JobContext = Schema.fromJsonString(Schema.Struct({
     stickyKey: Schema.optionalKey(Schema.String),
     user: Schema.optionalKey(Schema.String),
     tags: Schema.optionalKey(Schema.Array(Schema.String)),
-    conversationId: Schema.optionalKey(Schema.String)
+    conversationId: Schema.optionalKey(Schema.String),
+    wire: Schema.optionalKey(Schema.String)
   })
 }))
 

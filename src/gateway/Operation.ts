@@ -67,4 +67,6 @@ export interface Operation<Request extends Asked> {
   readonly lastsMs?: number
   /** Set where each request is a part of another one, which has a place for both. */
   readonly isPart?: boolean
+  /** Whether a request holds what only the account of one provider can read, so that no other one may serve it. */
+  readonly bindsAccount?: (request: Request) => boolean
 }

@@ -159,6 +159,16 @@ const sameModel = (ranked: ReadonlyArray<Candidate>, skipped: Array<Skipped>): R
   })
 }
 
+/** The candidates of the first one's provider; the others are left out. */
+const sameProvider = (candidates: ReadonlyArray<Candidate>, skipped: Array<Skipped>): ReadonlyArray<Candidate> => {
+  const [first] = candidates
+  return candidates.filter(({ model }) => {
+    if (model.provider === first?.model.provider) return true
+    skipped.push({ model: model.id, reason: "another account than the one that encrypted the reasoning" })
+    return false
+  })
+}
+
 /** The fallback models of a request: what its body says, else what came beside it. */
 const fallbackOf = (request: Asked, options: RequestOptions): Fallback | undefined =>
   request.fallback ?? options.fallback
@@ -314,7 +324,8 @@ export const make = Effect.fnUntraced(function*(
         ...(options.stickyKey === undefined ? {} : { stickyKey: options.stickyKey })
       })
     const kept = operation.keepsModel === true ? sameModel(ranked, sifted.skipped) : ranked
-    const candidates = [...kept, ...sifted.listed]
+    const able = [...kept, ...sifted.listed]
+    const candidates = operation.bindsAccount?.(request) === true ? sameProvider(able, sifted.skipped) : able
     // The size is an estimate, and no reason to refuse what a provider might take: the largest one may say so itself.
     const { tooSmall } = sifted
     const [first = tooSmall, ...others] = candidates

@@ -6,6 +6,7 @@
 import type { ChatChunk, ChatRequest, ChatResponse, Message, PartDelta } from "../sdk/Chat.ts"
 import type { Part } from "../sdk/Content.ts"
 import type { ToolChoice } from "../sdk/Tool.ts"
+import { withoutRepeated } from "../sdk/Wire.ts"
 
 /** The GTS identifier behind each name that was derived from one. */
 export type ToolNames = ReadonlyMap<string, string>
@@ -62,8 +63,10 @@ export const toCallerNames = (response: ChatResponse, names: ToolNames): ChatRes
 
 /** A chunk of the answer with the caller's identifiers. */
 export const chunkToCallerNames = (chunk: ChatChunk, names: ToolNames): ChatChunk =>
-  names.size === 0 || !chunk.delta.some((delta) => delta.type === "tool_call" && delta.name !== undefined)
+  names.size === 0
     ? chunk
+    : !chunk.delta.some((delta) => delta.type === "tool_call" && delta.name !== undefined)
+    ? withoutRepeated(chunk)
     : {
       ...chunk,
       delta: chunk.delta.map((delta): PartDelta =>

@@ -94,6 +94,8 @@ export interface RequestOptions {
   readonly conversationId?: string
   /** The caller's span; the request's own becomes its child. */
   readonly traceParent?: TraceParent
+  /** The protocol in which the caller speaks and reads, of those under `wire/`; absent for callers of none. */
+  readonly wire?: string
   /** The HTTP request's headers in lower case; absent in process. Interceptors get them without the credentials. */
   readonly headers?: Readonly<Record<string, string | undefined>>
 }

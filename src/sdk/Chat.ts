@@ -98,6 +98,10 @@ const requestFields = {
   user: Schema.optionalKey(Schema.String),
   metadata: Schema.optionalKey(Schema.Record(Schema.String, Schema.String)),
   serviceTier: Schema.optionalKey(Schema.String),
+  /** Asks the provider to keep the answer and the conversation before it, where it can; the gateway keeps neither. */
+  store: Schema.optionalKey(Schema.Boolean),
+  /** An answer that the provider keeps (`store`): its conversation stands before the messages. */
+  previousResponseId: Schema.optionalKey(Schema.NonEmptyString),
   extensions: Schema.optionalKey(Extensions)
 }
 const requestKeys = {
@@ -113,7 +117,8 @@ const requestKeys = {
   repeatPenalty: "repeat_penalty",
   topLogprobs: "top_logprobs",
   logitBias: "logit_bias",
-  serviceTier: "service_tier"
+  serviceTier: "service_tier",
+  previousResponseId: "previous_response_id"
 } as const
 
 /** A chat request in the gateway's own words. Optional fields that are absent leave the provider's default in place. */

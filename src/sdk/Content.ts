@@ -187,3 +187,9 @@ export const textOf = (content: ReadonlyArray<Part>): string => {
   for (const part of content) if (part.type === "text") joined += part.text
   return joined
 }
+
+/**
+ * Whether a part can be read by the account alone that made it, such as thinking that OpenAI has encrypted for one
+ * organisation (https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items).
+ */
+export const isAccountBound = (part: Part): boolean => part.type === "reasoning" && part.data !== undefined

@@ -15,6 +15,8 @@ export interface Source {
   readonly text: string
   /** The same, parsed. Never changed by anyone. */
   readonly json: unknown
+  /** Set where later events of the stream say again what this one does, so that they are handed on all together or not at all. */
+  readonly repeated?: true
 }
 
 class Sourced {
@@ -47,3 +49,10 @@ export const sourceOf = (value: ChatChunk | ChatResponse, wire: string): Source 
  */
 export const annotate = <A extends ChatChunk | ChatResponse>(value: A, findings: Partial<A>): A =>
   Sourced.read(value) === undefined ? { ...value, ...findings } : Object.assign(value, findings)
+
+/**
+ * A chunk as whoever may change any chunk of its stream has to hand it on: without its original, where later events of the
+ * stream would still say what was changed.
+ */
+export const withoutRepeated = (chunk: ChatChunk): ChatChunk =>
+  Sourced.read(chunk)?.repeated === true ? { ...chunk } : chunk

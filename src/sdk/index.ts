@@ -33,7 +33,7 @@ export type { GeneratedImage, ImageChunk, ImageRequest, ImageResponse } from "./
 export * as Interceptor from "./Interceptor.ts"
 export { InterceptorRegistry } from "./Interceptor.ts"
 export * as Job from "./Job.ts"
-export type { JobList, JobOperation, JobStatus, NewJob, OnInterruption } from "./Job.ts"
+export type { JobList, JobOperation, JobQuestion, JobStatus, NewJob, OnInterruption } from "./Job.ts"
 export * from "./JobStore.ts"
 export * as KeyJson from "./KeyJson.ts"
 export * as Model from "./Model.ts"

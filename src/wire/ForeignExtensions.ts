@@ -94,12 +94,21 @@ const readParts = (names: Names, parts: ReadonlyArray<Part>): void => {
   }
 }
 
+/** Only OpenAI's Responses API keeps conversations. */
+const refuseState = ({ previousResponseId, store }: ChatCall["request"], report: Report): void => {
+  if (previousResponseId !== undefined) {
+    report.refuse("previous_response_id", "this provider keeps no conversations; send the whole conversation")
+  }
+  if (store === true) report.refuse("store", "this provider keeps no answers; leave store out, or send false")
+}
+
 /**
  * Reports the fields of wires other than `wire`, which is being written, as dropped, or as refused. A message's `cache_control` counts as read where one of its parts has a
  * breakpoint: the decoder puts it there.
  */
 export const reportForeign = (request: ChatCall["request"], wire: string, report: Report): void => {
   const names: Names = { wire, report, found: undefined }
+  if (wire !== responses) refuseState(request, report)
   readExtensions(names, "request", "", request)
   for (const message of request.messages) {
     if (message.extensions !== undefined) {

@@ -73,6 +73,8 @@ ${(sections[values.governance] ?? []).join("\n")}
 providers:
   openai: { type: openai, base_url: "${values.upstream}/v1", api_key: upstream-secret, unlisted_models: allow }
   anthropic: { type: anthropic, base_url: "${values.upstream}", api_key: upstream-secret, unlisted_models: allow }
+  responses: { type: openai, base_url: "${values.upstream}/v1", api_key: upstream-secret, unlisted_models: allow, responses_api: always }
+  ollama: { type: ollama, base_url: "${values.upstream}", unlisted_models: allow }
 models:
   - { id: "openai::bench", max_output_tokens: 1000, prices: { input_mtok: 1, output_mtok: 2 } }
   - { id: "anthropic::bench", max_output_tokens: 1000, prices: { input_mtok: 1, output_mtok: 2 } }

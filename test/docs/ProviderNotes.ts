@@ -59,6 +59,11 @@ OpenAI's SDKs. The key is sent as \`authorization: Bearer\`; a server that wants
   dialect, and dropped for native callers.
 - A streamed request always asks for usage; callers who did not ask for it do not see it.
 - Media inside a tool's result goes into a user message behind the results, because OpenAI takes only text there.
+- \`responses_api\` says which chats go to the server's Responses API instead: \`same_wire\` those of callers who speak it
+  themselves (the default at OpenAI itself), \`always\` all, \`never\` none (the default elsewhere). Callers of the same protocol get
+  answers and events as OpenAI sent them, with its own tools, and what they wrote goes out as it stood, but for \`store\`, which is
+  false, and \`include\`, which asks models that think for \`reasoning.encrypted_content\`. Encrypted thinking can be read
+  by the account alone that made it: a request that brings some back falls back to models of the same provider only.
 
 The addresses are from the servers' public documentation. Of the hosted ones none was called to test this page; the last
 column is worked out from the price catalogue.`,

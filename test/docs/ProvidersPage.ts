@@ -20,6 +20,7 @@ import { anthropicMessages } from "../../src/wire/anthropic/AnthropicMessages.ts
 import type { ChatUpstreamCodec, EncodedRequest, Json } from "../../src/wire/Codec.ts"
 import { ollamaChat } from "../../src/wire/ollama/OllamaChat.ts"
 import { openAiChat } from "../../src/wire/openai/OpenAiChat.ts"
+import { openAiResponses } from "../../src/wire/openai/responses/OpenAiResponses.ts"
 import { dialectMatrix } from "./DialectMatrix.ts"
 import { notes, sandboxNotes, servers } from "./ProviderNotes.ts"
 
@@ -39,6 +40,7 @@ interface Target {
 /** Anthropic's models differ in what their requests may hold, so three generations stand for them. */
 const targets: ReadonlyArray<Target> = [
   { title: "`openai`", wire: "openai", codec: openAiChat, model: "gpt-5" },
+  { title: "`openai`, Responses API", wire: "openai-responses", codec: openAiResponses, model: "gpt-5" },
   {
     title: "`anthropic`, claude-sonnet-4",
     wire: "anthropic",
@@ -108,7 +110,7 @@ const cell = (probe: Probe, target: Target): string => {
   if (changed.length === 0 && dropped.length === 0) {
     throw new Error(`${target.title} loses "${probe.name}" silently`)
   }
-  const sent = changed.every((key) => key === "messages") && changed.length > 0
+  const sent = changed.every((key) => key === "messages" || key === "input") && changed.length > 0
     ? ["yes"]
     : changed.map((key) => `\`${key}\``)
   const named = dropped.map((name) => `\`${bare(name)}\`${name.slice(bare(name).length)}`)
@@ -265,6 +267,8 @@ const parameters: ReadonlyArray<Probe> = [
   parameter("metadata", { metadata: { a: "b" } }),
   parameter("service_tier: default", { serviceTier: "default" }),
   parameter("service_tier: flex", { serviceTier: "flex" }),
+  parameter("store: true", { store: true }),
+  parameter("previous_response_id", { previousResponseId: "resp_1" }),
   parameter("response_schema: json_object", { responseSchema: { type: "json_object" } }),
   parameter("response_schema: json_schema", { responseSchema: { type: "json_schema", name: "answer", schema } }),
   parameter(

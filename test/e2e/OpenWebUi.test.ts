@@ -232,7 +232,7 @@ describe("a chat", () => {
   })
 })
 
-it("embeddings, which it asks for its knowledge base, are refused in words", async () => {
+it("embeddings, which it asks for its knowledge base, are refused in words by a model that makes none", async () => {
   const { response, text } = await post("/api/embed", { model: "openai::gpt-x", input: ["a", "b"], truncate: true })
   assert.strictEqual(response.status, 422)
   assert.include(text, "embeddings")

@@ -1,14 +1,16 @@
-/** OpenAI's Responses API: the paths, over its codec. Answers are not kept, so what would look one up finds none. */
+/** OpenAI's Responses API: the paths, over its codec. Answers are not kept, but for those of requests that ran in the background. */
 import { Effect, Layer, Result } from "effect"
 import { HttpRouter } from "effect/http"
 import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
+import { CurrentRequest } from "../../sdk/Caller.ts"
 import type { ChatRequest } from "../../sdk/Chat.ts"
 import { fail, NotFound } from "../../sdk/GatewayError.ts"
-import { openAiResponses } from "../../wire/openai/responses/OpenAiResponses.ts"
+import { openAiResponses, wire } from "../../wire/openai/responses/OpenAiResponses.ts"
 import { type Door, json, readJson, type RouteOptions, type ServedPaths, visit } from "../Door.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
+import * as BackgroundResponses from "./BackgroundResponses.ts"
 
 /** How this dialect tells its callers what went wrong. */
 export const door: Door = { encodeError: openAiResponses.encodeError }
@@ -19,19 +21,40 @@ const writer = (request: ChatRequest): StreamWriter => ({
   contentType: "text/event-stream"
 })
 
+/** Tells providers that speak this protocol, too, that they need not translate. */
+const byThisWire = Effect.updateService(CurrentRequest, (options) => ({ ...options, wire }))
+
 const create = (options: RouteOptions) =>
   visit(
     door,
-    Effect.fnUntraced(function*({ began, request }) {
+    Effect.fnUntraced(function*({ began, request, requestId }) {
       const body = yield* readJson(request, options.maxBodyBytes)
-      const chat = yield* Effect.fromResult(Result.mapError(openAiResponses.decodeRequest(body), fail))
+      const later = BackgroundResponses.askedInBackground(body)
+      const chat = yield* Effect.fromResult(Result.mapError(openAiResponses.decodeRequest(later ?? body), fail))
+      if (later !== undefined) return yield* byThisWire(BackgroundResponses.create(request, requestId, chat))
       const gateway = yield* Gateway
       const exchange: Exchange = began(yield* start(chat.model, chat.stream === true, chat.user))
-      if (chat.stream === true) return yield* streamReply(gateway.openChat(chat, exchange), exchange, writer(chat))
-      const response = yield* gateway.chat(chat, exchange)
+      if (chat.stream === true) {
+        return yield* streamReply(byThisWire(gateway.openChat(chat, exchange)), exchange, writer(chat))
+      }
+      const response = yield* byThisWire(gateway.chat(chat, exchange))
       return json(openAiResponses.encodeResponse(response, chat), exchangeHeaders(exchange))
     })
   )
+
+const told = { "cache-control": "no-store" }
+
+const get = visit(door, ({ request, requestId }) =>
+  Effect.map(
+    BackgroundResponses.get(request.url),
+    (response) => json(response, { ...told, "x-request-id": requestId })
+  ))
+
+const cancel = visit(door, ({ request, requestId }) =>
+  Effect.map(
+    BackgroundResponses.cancel(request.url),
+    (response) => json(response, { ...told, "x-request-id": requestId })
+  ))
 
 const kept = visit(door, () =>
   Effect.fail(fail(
@@ -52,8 +75,8 @@ export const served: ServedPaths = {
 export const layer = (options: RouteOptions) =>
   Layer.mergeAll(
     HttpRouter.add("POST", "/v1/responses", create(options)),
-    HttpRouter.add("GET", "/v1/responses/:id", kept),
+    HttpRouter.add("GET", "/v1/responses/:id", get),
     HttpRouter.add("DELETE", "/v1/responses/:id", kept),
-    HttpRouter.add("POST", "/v1/responses/:id/cancel", kept),
+    HttpRouter.add("POST", "/v1/responses/:id/cancel", cancel),
     HttpRouter.add("GET", "/v1/responses/:id/input_items", kept)
   )

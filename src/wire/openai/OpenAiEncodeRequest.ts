@@ -29,6 +29,7 @@ import { isJson, object } from "../Json.ts"
 import { makeReport, type Report } from "../Report.ts"
 import { merge, ownExtensions, wire } from "./OpenAiExtensions.ts"
 import { audioFormat, dataUrl } from "./OpenAiMedia.ts"
+import { effortOf } from "./OpenAiReasoning.ts"
 
 /**
  * OpenAI caches by itself and knows no breakpoints, and may refuse the field; so it is sent only where the caller
@@ -411,13 +412,6 @@ const encodeResponseSchema = (schema: NonNullable<ChatRequest["responseSchema"]>
       ...(schema.strict === undefined ? {} : { strict: schema.strict })
     }
   }
-
-/**
- * The effort that comes nearest to a budget of thinking tokens: none for 0, low up to 2,048, medium up to 8,192, high
- * above. OpenAI publishes no numbers for its efforts; these follow the budgets that callers of Anthropic's API use.
- */
-const effortOf = (budget: number): string =>
-  budget === 0 ? "none" : budget <= 2048 ? "low" : budget <= 8192 ? "medium" : "high"
 
 const encodeReasoning = (call: ChatCall, body: Record<string, unknown>, report: Report): void => {
   const { reasoning } = call.request

@@ -20,11 +20,15 @@ const anthropicFormat = "anthropic-claude-v1"
 /** The fields of a message or delta that reasoning may stand in. */
 export const reasoningFields = ["reasoning_content", "reasoning", "thinking_blocks", "reasoning_details"] as const
 
+/** OpenRouter's names for the forms of details, by the wire that can read them. */
+const formats: ReadonlyMap<string, string> = new Map([
+  ["anthropic", anthropicFormat],
+  ["openai-responses", "openai-responses-v1"]
+])
+const wires: ReadonlyMap<unknown, string> = new Map(Array.from(formats, ([name, format]) => [format, name]))
+
 /** Which wire can read a detail's signature or data. */
-export const detailWire = (detail: Json): string => {
-  const format = detail["format"] ?? anthropicFormat
-  return format === anthropicFormat ? "anthropic" : wire
-}
+export const detailWire = (detail: Json): string => wires.get(detail["format"] ?? anthropicFormat) ?? wire
 
 const ofBlock = (block: Json): ReasoningPart | undefined => {
   if (block["type"] === "redacted_thinking") {
@@ -80,7 +84,7 @@ export const thinkingBlock = (part: ReasoningPart): Json | undefined => {
 export const reasoningDetail = (part: ReasoningPart, index: number): Json => {
   const detail = ownExtensions(part)?.["detail"]
   if (isJson(detail)) return detail
-  const format = part.wire === "anthropic" ? anthropicFormat : "unknown"
+  const format = formats.get(part.wire ?? "") ?? "unknown"
   if (part.data !== undefined) return { type: "reasoning.encrypted", data: part.data, format, index }
   return {
     type: "reasoning.text",
@@ -112,3 +116,10 @@ export const encodeReasoning = (content: ReadonlyArray<Part>): Json => {
     reasoning_details: parts.map(reasoningDetail)
   }
 }
+
+/**
+ * The effort that comes nearest to a budget of thinking tokens: none for 0, low up to 2,048, medium up to 8,192, high
+ * above. OpenAI publishes no numbers for its efforts; these follow the budgets that callers of Anthropic's API use.
+ */
+export const effortOf = (budget: number): string =>
+  budget === 0 ? "none" : budget <= 2048 ? "low" : budget <= 8192 ? "medium" : "high"

@@ -1,14 +1,14 @@
 /** The laws of the Responses protocol's codec: what comes back from its own words, and what a stream joins to. */
 import { assert, describe, it } from "@effect/vitest"
-import { Schema } from "effect"
+import { Effect, Schema, Stream } from "effect"
 import type { ChatChunk, ChatRequest, ChatResponse, FinishReason, Message, PartDelta } from "../../../src/sdk/Chat.ts"
-import { chunksOf } from "../../../src/sdk/ChatStream.ts"
+import { chunksOf, collect } from "../../../src/sdk/ChatStream.ts"
 import type { Part } from "../../../src/sdk/Content.ts"
 import { GatewayError, InternalError } from "../../../src/sdk/GatewayError.ts"
 import type { Json } from "../../../src/wire/Codec.ts"
 import { makeOpenAiResponses } from "../../../src/wire/openai/responses/OpenAiResponses.ts"
 import { eventsOf } from "../../fixtures/ResponsesEvents.ts"
-import { at, json, now, ok, plain } from "./Support.ts"
+import { at, callOf, json, now, ok, plain } from "./Support.ts"
 
 const codec = makeOpenAiResponses(() => now)
 
@@ -98,7 +98,17 @@ const told = (part: Part): ReadonlyArray<Part> => {
 /** The answer of a request that brings an answer's items back. */
 const broughtBack = (response: unknown): ReadonlyArray<Message> =>
   ok(codec.decodeRequest(throughJson({ model: "m", input: [{ role: "user", content: "Hi" }, ...items(response)] })))
-    .messages.slice(1)
+    .messages.slice(1).map(withoutItems)
+
+const withoutItems = (message: Message): Message => ({ ...message, content: message.content.map(withoutItem) })
+
+/** An image of the model's remembers the item that it was. */
+const withoutItem = (part: Part): Part => {
+  if (part.type !== "image") return part
+  const { extensions, ...image } = part
+  assert.hasAllKeys(extensions?.["openai-responses"], ["item"])
+  return image
+}
 
 const items = (response: unknown): ReadonlyArray<unknown> => {
   const output = at(response, "output")
@@ -343,7 +353,8 @@ const InputPart = Schema.Union([
     source: Source,
     detail: Schema.optionalKey(Schema.Literals(["auto", "low", "high", "original"]))
   }),
-  Schema.Struct({ type: Schema.Literal("document"), source: Source, filename: Schema.optionalKey(Schema.String) }),
+  // OpenAI wants a name with an inline document, and the codec makes one up.
+  Schema.Struct({ type: Schema.Literal("document"), source: Source, filename: Schema.String }),
   Schema.Struct({
     type: Schema.Literal("audio"),
     source: Schema.Struct({
@@ -484,7 +495,38 @@ describe("a request", () => {
       if (first === undefined) assert.fail("no message")
       const request: ChatRequest = { model: "gpt-x", messages: [first, ...rest], ...settings, ...tools }
       const body = json(throughJson(asked(request, input)))
-      assert.deepStrictEqual(ok(codec.decodeRequest(body)), request)
+      const { extensions, ...read } = ok(codec.decodeRequest(body))
+      assert.deepStrictEqual(read, request)
+      const byDefault = request.tools?.some((tool) => tool.type === "unified" && tool.strict === undefined) === true
+      assert.deepStrictEqual(
+        extensions,
+        byDefault ? { "openai-responses": { echo: { strict_by_default: true } } } : undefined
+      )
+      // To a provider of the same protocol it goes as it came.
+      const sent = ok(
+        codec.encodeRequest(
+          callOf({ ...request, ...(extensions === undefined ? {} : { extensions }) }),
+          request.stream === true
+        )
+      )
+      assert.deepStrictEqual(sent.dropped, [])
+      const again = ok(codec.decodeRequest(throughJson(sent.body)))
+      // A result of nothing is one empty text there.
+      const filled = (message: Message): Message => ({
+        ...message,
+        content: message.content.map((part) =>
+          part.type === "tool_result" && part.content.length === 0
+            ? { ...part, content: [{ type: "text", text: "" }] }
+            : part
+        )
+      })
+      assert.deepStrictEqual(again, {
+        ...request,
+        messages: [filled(first), ...rest.map(filled)],
+        model: "gpt-x",
+        ...(extensions === undefined ? {} : { extensions })
+      })
+      assert.strictEqual(sent.body["store"], false)
 
       const response: ChatResponse = { id: "x", model: "m", content: [], finishReason: "stop" }
       const repeated = json(throughJson(codec.encodeResponse(response, request)))
@@ -502,5 +544,116 @@ describe("an answer without figures", () => {
   it("says so, rather than zero", () => {
     const response: ChatResponse = { id: "x", model: "m", content: [], finishReason: "stop" }
     assert.isNull(codec.encodeResponse(response, plain())["usage"])
+  })
+})
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The provider's side
+// ---------------------------------------------------------------------------------------------------------------------
+
+/** What a provider of this protocol can say: its thinking is its own, its calls have arguments. */
+const providers = (drawn: typeof Answer.Type): ChatResponse => {
+  const response = responseOf(drawn)
+  return {
+    ...response,
+    content: response.content.flatMap(told).map((part) =>
+      part.type === "reasoning" ? { type: "reasoning", text: `t${part.text ?? ""}` } : part
+    )
+  }
+}
+
+const pieces = (answer: ChatResponse): ReadonlyArray<PartDelta> => answer.content.flatMap(piecesOf)
+
+/** The answer as such a provider sends it, its thinking in words and encrypted. */
+const sentBy = (response: ChatResponse): Json => {
+  const body = json(throughJson(codec.encodeResponse(response, plain())))
+  return {
+    ...body,
+    output: items(body).map(encrypted)
+  }
+}
+
+const encrypted = (item: unknown): unknown =>
+  at(item, "type") === "reasoning" ? { ...json(item), encrypted_content: `gA${String(at(item, "id"))}` } : item
+
+const withoutExtensions = (part: Part): Part => {
+  if (part.type === "opaque" || part.extensions === undefined) return part
+  const { extensions: _, ...bare } = part
+  return bare
+}
+
+const readStream = (text: string): ReadonlyArray<ChatChunk> => {
+  const decoder = codec.streamDecoder(callOf(plain()))
+  const chunks = eventsOf(text).flatMap(({ json: event, type }) => ok(decoder.push(JSON.stringify(event), type)))
+  assert.deepStrictEqual(ok(decoder.end()), [])
+  return chunks
+}
+
+describe("a provider's answer", () => {
+  it.prop("is read as what it says, whole and streamed", [Answer], ([drawn]) => {
+    const answer = providers(drawn)
+    const body = sentBy(answer)
+    const read = ok(codec.decodeResponse(JSON.stringify(body), body, callOf(plain())))
+    const calls = answer.content.some((part) => part.type === "tool_call")
+    assert.strictEqual(
+      read.finishReason,
+      drawn.finishReason === "length" || drawn.finishReason === "content_filter"
+        ? drawn.finishReason
+        : calls
+        ? "tool_calls"
+        : "stop"
+    )
+    assert.deepStrictEqual(
+      read.content.map((part) =>
+        part.type === "reasoning" ? { type: "reasoning", text: part.text } : withoutExtensions(part)
+      ),
+      Array.from(answer.content)
+    )
+    assert.isTrue(read.content.every((part) => part.type !== "reasoning" || part.data?.startsWith("gArs_") === true))
+    assert.deepStrictEqual(
+      { ...read.usage, cacheReadTokens: read.usage?.cacheReadTokens ?? 0 },
+      {
+        inputTokens: drawn.input,
+        outputTokens: drawn.output,
+        cacheReadTokens: drawn.read,
+        ...(drawn.write === 0 ? {} : { cacheWrite5mTokens: drawn.write }),
+        ...(drawn.output === 0 ? {} : { reasoningTokens: drawn.output })
+      }
+    )
+    assert.deepStrictEqual(codec.encodeResponse(read, plain()), body, "unchanged, it goes out as it came")
+
+    const text = written(cutUp(answer, pieces(answer)))
+    const streamed = Effect.runSync(collect(Stream.fromIterable(readStream(text))))
+    assert.deepStrictEqual(
+      streamed.content.map((part) =>
+        part.type === "reasoning" ? { type: "reasoning", text: part.text } : withoutExtensions(part)
+      ),
+      Array.from(answer.content)
+    )
+    assert.strictEqual(streamed.finishReason, read.finishReason)
+    assert.deepStrictEqual(streamed.usage, read.usage)
+  })
+
+  it.prop("streamed to callers of the same protocol is what the provider sent, to the letter", [Answer], ([drawn]) => {
+    const answer = providers(drawn)
+    const text = written(cutUp(answer, pieces(answer)))
+    assert.strictEqual(written(readStream(text)), text)
+  })
+
+  it("streamed and changed by somebody who ought not to have seen its originals ends in a failure, and tells no more", () => {
+    const response: ChatResponse = {
+      id: "x",
+      model: "m",
+      content: [{ type: "text", text: "before secret after" }],
+      finishReason: "stop"
+    }
+    const pieces = ["before ", "secret", " after"].map((text): PartDelta => ({ type: "text", index: 0, text }))
+    const changed = (chunk: ChatChunk): ChatChunk =>
+      chunk.delta.some((piece) => piece.type === "text" && piece.text === "secret")
+        ? { ...chunk, delta: [{ type: "text", index: 0, text: "***" }] }
+        : chunk
+    const text = written(readStream(written(cutUp(response, pieces))).map(changed))
+    assert.notInclude(text, "secret")
+    assert.deepStrictEqual(eventsOf(text).slice(-2).map(({ type }) => type), ["response.failed", "error"])
   })
 })

@@ -42,7 +42,6 @@ const mediaCapabilities: ReadonlyArray<Capability> = [
 const realtimeCapabilities: ReadonlyArray<Capability> = [
   "text_input",
   "audio_input",
-  "text_output",
   "audio_output",
   "realtime_audio"
 ]

@@ -13,7 +13,7 @@ import { wire as openAi } from "../OpenAiExtensions.ts"
 import { cached, keys, readName, readString } from "../OpenAiFields.ts"
 import { isBase64, isDataUrl, parseDataUrl } from "../OpenAiMedia.ts"
 import { readCitations } from "./ResponsesCitations.ts"
-import { extended, ownExtensions } from "./ResponsesExtensions.ts"
+import { extended, ownExtensions, wire } from "./ResponsesExtensions.ts"
 import { readReasoningItem } from "./ResponsesReasoning.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -151,6 +151,9 @@ const addAnswer = (reading: Reading, parts: ReadonlyArray<Part>, unknown?: Json)
   for (const part of parts) reading.turn.push(part)
 }
 
+/** Items that answer a call of a tool that only this protocol has; every other item of one is the model's. */
+const isAnswer = (type: string): boolean => type.endsWith("_output") || type === "mcp_approval_response"
+
 /** Adds what somebody else said, which ends the model's turn. */
 const addMessage = (reading: Reading, message: Message): void => {
   reading.turn = undefined
@@ -209,8 +212,9 @@ const readCallOutput = (item: Json, at: string, reading: Reading): void => {
 const readMadeImage = (item: Json, at: string, reading: Reading): void => {
   const data = item["result"]
   if (typeof data !== "string" || !isBase64(data)) return reading.report.refuse(`${at}.result`, "must be base64")
+  const { result: _, ...others } = item
   const mediaType = `image/${filled(item["output_format"]) ?? "png"}`
-  addAnswer(reading, [{ type: "image", source: { type: "base64", mediaType, data } }])
+  addAnswer(reading, [{ type: "image", source: { type: "base64", mediaType, data }, ...extended({ item: others }) }])
 }
 
 const readItem = (item: unknown, at: string, reading: Reading): void => {
@@ -236,15 +240,11 @@ const readItem = (item: unknown, at: string, reading: Reading): void => {
         `${at}.type`,
         "refers to a stored item, and the gateway stores none; send the item itself (SDKs do with store: false)"
       )
-    default:
-      return report.refuse(
-        `${at}.type`,
-        typeof type === "string"
-          ? `"${
-            bounded(type, 60)
-          }" items belong to tools that OpenAI runs or to its stored state, which the gateway's providers do not have`
-          : "must be a string"
-      )
+    default: {
+      if (typeof type !== "string" || type === "") return report.refuse(`${at}.type`, "must be a string")
+      const part: Part = { type: "opaque", wire, value: item }
+      return isAnswer(type) ? addMessage(reading, { role: "user", content: [part] }) : addAnswer(reading, [part])
+    }
   }
 }
 

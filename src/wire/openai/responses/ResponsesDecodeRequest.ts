@@ -2,9 +2,9 @@
  * Reads a request of OpenAI's Responses API (https://platform.openai.com/docs/api-reference/responses/create). Checked by
  * hand, as chat requests are: one pass, at most 16 problems, each located in the caller's spelling.
  *
- * The gateway keeps no responses. What would need kept state is refused and says what to do instead; `store` that is left
- * out counts as false, although OpenAI's default is true, and the answer says so. Tools that OpenAI itself would run are
- * refused by their type.
+ * The gateway keeps no responses. `store` and `previous_response_id` are for providers that do, and `store` that is left out
+ * counts as false, although OpenAI's default is true, and the answer says so. Other kept state is refused and told what to do instead. Tools that OpenAI itself runs go to
+ * providers that speak this protocol, and every other codec refuses them by name.
  *
  * Fields that OpenAI's chat has under the same name go to its extensions, so that an OpenAI-compatible provider gets them.
  * Fields of the Responses API alone go to those of `openai-responses`, which no provider gets and every one reports.
@@ -14,7 +14,7 @@ import type { ChatRequest, Message, ResponseSchema } from "../../../sdk/Chat.ts"
 import { invalid, ValidationError } from "../../../sdk/GatewayError.ts"
 import type { Tool, ToolChoice, UnifiedTool } from "../../../sdk/Tool.ts"
 import type { Json } from "../../Codec.ts"
-import { absent, bounded, type Draft, filled, isJson, isList, unknownFields } from "../../Json.ts"
+import { absent, type Draft, filled, isJson, isList, unknownFields } from "../../Json.ts"
 import { makeReport, type Report } from "../../Report.ts"
 import { wire as openAi } from "../OpenAiExtensions.ts"
 import {
@@ -40,15 +40,9 @@ const refuseState = (json: Json, report: Report): void => {
   const refuse = (key: string, problem: string): void => {
     if (!absent(json[key])) report.refuse(key, problem)
   }
-  refuse("previous_response_id", "the gateway keeps no responses; send the whole conversation in input")
   refuse("conversation", "the gateway keeps no conversations; send the whole conversation in input")
   refuse("prompt", "prompt templates live in an account of OpenAI's; send instructions and input instead")
-  if (readBoolean(json, "store", "", report) === true) {
-    report.refuse("store", "the gateway keeps no responses; leave store out, or send false")
-  }
-  if (readBoolean(json, "background", "", report) === true) {
-    report.refuse("background", "the gateway runs no responses in the background; leave it out, and stream instead")
-  }
+  readBoolean(json, "background", "", report)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -57,15 +51,11 @@ const refuseState = (json: Json, report: Report): void => {
 
 const toolKeys = keys("type", "name", "description", "parameters", "strict")
 
-const hosted = (type: string): string =>
-  `"${bounded(type, 60)}" is a tool of OpenAI's own, which the gateway's providers do not have; use function tools`
-
 const readTool = (value: unknown, at: string, report: Report): Tool | undefined => {
   if (!isJson(value)) return report.refuse(at, "must be an object")
   const { parameters, type } = value
-  if (type !== "function") {
-    return report.refuse(`${at}.type`, typeof type === "string" ? hosted(type) : "must be a string")
-  }
+  if (typeof type !== "string" || type === "") return report.refuse(`${at}.type`, "must be a string")
+  if (type !== "function") return { type: "opaque", wire, value }
   const name = readName(value, "name", `${at}.`, report)
   if (name === undefined) return undefined
   const tool: Draft<UnifiedTool> = {
@@ -97,7 +87,8 @@ const readTools = (value: unknown, report: Report): ReadonlyArray<Tool> => {
   return tools
 }
 
-const readToolChoice = (value: unknown, report: Report): ToolChoice | undefined => {
+/** A choice among tools that only this protocol has goes to `own` as it stands. */
+const readToolChoice = (value: unknown, own: Fields, report: Report): ToolChoice | undefined => {
   if (absent(value)) return undefined
   if (value === "auto" || value === "none" || value === "required") return { type: value }
   if (!isJson(value)) return report.refuse("tool_choice", "must be none, auto, required or an object")
@@ -106,8 +97,10 @@ const readToolChoice = (value: unknown, report: Report): ToolChoice | undefined 
     const name = readName(value, "name", "tool_choice.", report)
     return name === undefined ? undefined : { type: "tool", name }
   }
+  if (typeof type !== "string") return report.refuse("tool_choice.type", "must be a string")
   if (type !== "allowed_tools") {
-    return report.refuse("tool_choice.type", typeof type === "string" ? hosted(type) : "must be a string")
+    own["tool_choice"] = value
+    return undefined
   }
   if (mode !== "auto" && mode !== "required") return report.refuse("tool_choice.mode", "must be auto or required")
   if (!isList(tools)) return report.refuse("tool_choice.tools", "must be an array")
@@ -116,8 +109,10 @@ const readToolChoice = (value: unknown, report: Report): ToolChoice | undefined 
     const tool = tools[index]
     const at = `tool_choice.tools[${index}]`
     if (!isJson(tool)) return report.refuse(at, "must be an object")
+    if (typeof tool["type"] !== "string") return report.refuse(`${at}.type`, "must be a string")
     if (tool["type"] !== "function") {
-      return report.refuse(`${at}.type`, typeof tool["type"] === "string" ? hosted(tool["type"]) : "must be a string")
+      own["tool_choice"] = value
+      return undefined
     }
     const name = readName(tool, "name", `${at}.`, report)
     if (name !== undefined) names.push(name)
@@ -194,7 +189,7 @@ const streamOptionKeys = keys("include_obfuscation")
 /** Fields for the extensions of a request. */
 type Fields = Record<string, unknown>
 
-/** What a caller may ask to have included. All but the last concern tools that are refused, or are always there. */
+/** What a caller may ask to have included. All but the last concern tools that OpenAI runs, or are always there. */
 const includable: ReadonlySet<unknown> = new Set([
   "file_search_call.results",
   "web_search_call.results",
@@ -207,12 +202,14 @@ const includable: ReadonlySet<unknown> = new Set([
 ])
 
 /** Whether the answer's log probabilities are asked for. */
-const readInclude = (value: unknown, own: Fields, report: Report): boolean => {
+const readInclude = (value: unknown, own: Fields, echo: Fields, report: Report): boolean => {
   if (absent(value)) return false
   if (!isList(value) || !value.every(isString)) {
     report.refuse("include", "must be an array of strings")
     return false
   }
+  const known = value.filter((item) => includable.has(item))
+  if (known.length > 0) echo["include"] = known
   const unknown = value.filter((item) => !includable.has(item))
   if (unknown.length > 0) own["include"] = unknown
   return value.includes("message.output_text.logprobs")
@@ -290,10 +287,11 @@ export const decodeRequest = (json: unknown): Result.Result<ChatRequest, Validat
 
   const optional: Draft<Omit<ChatRequest, "model" | "messages">> = {}
   const tools = readTools(json["tools"], report)
-  const toolChoice = readToolChoice(json["tool_choice"], report)
+  const toolChoice = readToolChoice(json["tool_choice"], own, report)
   const parallel = readBoolean(json, "parallel_tool_calls", "", report)
   if (tools.length > 0) {
     optional.tools = tools
+    if (tools.some((tool) => tool.type === "unified" && tool.strict === undefined)) echo["strict_by_default"] = true
     if (toolChoice !== undefined) optional.toolChoice = toolChoice
     if (parallel !== undefined) optional.parallelToolCalls = parallel
   } else {
@@ -313,7 +311,7 @@ export const decodeRequest = (json: unknown): Result.Result<ChatRequest, Validat
   if (topP !== undefined) optional.topP = topP
   const topLogprobs = readInteger(json, "top_logprobs", report, 0)
   if (topLogprobs !== undefined && topLogprobs > 0) optional.topLogprobs = topLogprobs
-  if (readInclude(json["include"], own, report) || optional.topLogprobs !== undefined) optional.logprobs = true
+  if (readInclude(json["include"], own, echo, report) || optional.topLogprobs !== undefined) optional.logprobs = true
   const reasoning = readReasoning(json["reasoning"], own, chat, echo, report)
   if (reasoning !== undefined) optional.reasoning = reasoning
   readShared(json, chat, report)
@@ -327,6 +325,11 @@ export const decodeRequest = (json: unknown): Result.Result<ChatRequest, Validat
   if (metadata !== undefined) optional.metadata = metadata
   const serviceTier = readString(json, "service_tier", "", report)
   if (serviceTier !== undefined) optional.serviceTier = serviceTier
+  if (readBoolean(json, "store", "", report) === true) optional.store = true
+  if (!absent(json["previous_response_id"])) {
+    const previousResponseId = readName(json, "previous_response_id", "", report)
+    if (previousResponseId !== undefined) optional.previousResponseId = previousResponseId
+  }
   readStreamOptions(json["stream_options"], own, report)
   const truncation = readString(json, "truncation", "", report)
   if (truncation !== undefined && truncation !== "disabled") own["truncation"] = truncation

@@ -45,8 +45,16 @@ export const responsesExtensions: ExtensionReading = {
   marks: {
     request: new Map([["echo", true]]),
     message: new Map([["instructions", true]]),
-    part: new Map([["cache_control", "cacheControl"]]),
+    part: new Map<string, string | true>([
+      ["cache_control", "cacheControl"],
+      // How an image or thinking of this protocol's came: they go back to it alone.
+      ["item", true],
+      ["id", true],
+      ["summary", true],
+      ["status", true]
+    ]),
     tool: new Map([["cache_control", "cacheControl"]])
   },
-  members: new Set(["reasoning", "text"])
+  members: new Set(["reasoning", "text"]),
+  refused: new Map([["tool_choice", "names a tool that OpenAI runs, and only its Responses API has those"]])
 }

@@ -11,6 +11,7 @@ import { totalCacheWrite, totalInput, totalOutput, type Usage } from "../../../s
 import type { Json } from "../../Codec.ts"
 import { isJson, parseJson } from "../../Json.ts"
 import { encodeCitations } from "./ResponsesCitations.ts"
+import { wire } from "./ResponsesExtensions.ts"
 import { reasoningItem } from "./ResponsesReasoning.ts"
 
 /** Whether an item is whole, or the answer ended within it. */
@@ -25,7 +26,7 @@ export type ItemStatus = "in_progress" | "completed" | "incomplete"
  * form agree. One that a provider left out is made.
  */
 export const idBase = (id: string): string => {
-  const fit = id.replace(/^resp_/, "").replaceAll(/[^\w-]/g, "").slice(-48)
+  const fit = id.replace(/^resp_/, "").replaceAll(/[^\w-]/g, "").slice(-64)
   return fit === "" ? crypto.randomUUID().replaceAll("-", "") : fit
 }
 
@@ -146,6 +147,9 @@ export const outputOf = (
     } else if (part.type === "reasoning" && saysReasoning(part)) {
       close()
       output.push(reasoningItem(part, itemId("rs", base, output.length)))
+    } else if (part.type === "opaque" && part.wire === wire) {
+      close()
+      output.push(part.value)
     } else if (part.type === "image" && part.source.type === "base64") {
       close()
       output.push(imageItem(itemId("ig", base, output.length), part.source.data, part.source.mediaType))

@@ -3,6 +3,7 @@
  * in `summary`. What the provider must get back unchanged stands in `encrypted_content`, which callers hand back as it
  * is: the whole part, with its signature and the name of the wire that can read it. So thinking of any provider survives
  * an agent's loop, whatever the caller does to the summary, and another provider is never given a signature that is not its own.
+ * Content in any other form is what OpenAI itself encrypted, handed through by the gateway, and goes back to such a provider alone.
  *
  * The content is `llmgw1.CHECKSUM.PAYLOAD`: base64url of JSON, and the head of its SHA-256. The checksum finds what was cut
  * or changed on its way. It proves nothing: whether thinking is genuine is the provider's to say, by its own signature.
@@ -16,7 +17,9 @@ import { absent, array, type Draft, filled, isJson, object, parseJson, string } 
 import type { Report } from "../../Report.ts"
 import { wire as openAi } from "../OpenAiExtensions.ts"
 import { readExtensions } from "./ResponsesExtensions.ts"
+import { decodeReasoningItem } from "./ResponsesItems.ts"
 
+const ours = "llmgw1."
 const form = /^llmgw1\.([0-9a-f]{12})\.([A-Za-z0-9_-]+)$/
 
 const checksum = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex").slice(0, 12)
@@ -34,11 +37,7 @@ const optionalString = (value: unknown): boolean => value === undefined || typeo
 
 /** The part that was sealed; a text says what is wrong with the content. */
 const unseal = (content: string): ReasoningPart | string => {
-  const parts = form.exec(content)
-  const [, sum = "", encoded = ""] = parts ?? []
-  if (parts === null) {
-    return "was not made by this gateway, and no provider behind it could read it; leave the reasoning item out"
-  }
+  const [, sum = "", encoded = ""] = form.exec(content) ?? []
   const bytes = Buffer.from(encoded, "base64url")
   const payload = checksum(bytes) === sum ? parseJson(bytes.toString("utf8")) : undefined
   const changed = "was changed or cut since the gateway made it; send it back exactly as it came, or leave the item out"
@@ -108,6 +107,7 @@ export const readReasoningItem = (item: Json, at: string, report: Report): Reaso
   if (!absent(content)) {
     const sealed = string(content)
     if (sealed === undefined) return report.refuse(`${at}.encrypted_content`, "must be a string")
+    if (!sealed.startsWith(ours)) return decodeReasoningItem(item)
     const part = unseal(sealed)
     return typeof part === "string" ? report.refuse(`${at}.encrypted_content`, part) : part
   }

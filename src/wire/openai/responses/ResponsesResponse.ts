@@ -1,7 +1,7 @@
 /**
  * The response object (https://platform.openai.com/docs/api-reference/responses/object): whole, and as the snapshots that
  * a stream begins and ends with. It repeats the request's settings, as OpenAI's does; a setting that the caller left to
- * the provider is null where OpenAI would tell its own default. `store` is always false: nothing of it is kept.
+ * the provider is null where OpenAI would tell its own default. `store` is false unless a provider was asked to keep it.
  */
 import type { ChatRequest, ChatResponse, FinishReason } from "../../../sdk/Chat.ts"
 import { textOf } from "../../../sdk/Content.ts"
@@ -9,11 +9,12 @@ import type { GatewayError } from "../../../sdk/GatewayError.ts"
 import type { ResponseSchema } from "../../../sdk/Chat.ts"
 import type { ToolChoice } from "../../../sdk/Tool.ts"
 import type { Usage } from "../../../sdk/Usage.ts"
+import { sourceOf } from "../../../sdk/Wire.ts"
 import type { Json } from "../../Codec.ts"
-import { array, object } from "../../Json.ts"
+import { array, isJson, object } from "../../Json.ts"
 import { errorObject } from "../OpenAiError.ts"
 import { ownExtensions as chatExtensions } from "../OpenAiExtensions.ts"
-import { echoOf, isInstructions } from "./ResponsesExtensions.ts"
+import { echoOf, isInstructions, wire } from "./ResponsesExtensions.ts"
 import { encodeUsage, idBase, outputOf } from "./ResponsesOutput.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -22,7 +23,8 @@ import { encodeUsage, idBase, outputOf } from "./ResponsesOutput.ts"
 
 const functionOf = (name: string): Json => ({ type: "function", name })
 
-const encodeToolChoice = (choice: ToolChoice): unknown => {
+/** A choice of tools in this API's form. */
+export const encodeToolChoice = (choice: ToolChoice): unknown => {
   switch (choice.type) {
     case "tool":
       return functionOf(choice.name)
@@ -57,7 +59,7 @@ export const settingsOf = (request: ChatRequest): Json => {
     max_tool_calls: echo["max_tool_calls"] ?? null,
     metadata: request.metadata ?? {},
     parallel_tool_calls: request.parallelToolCalls ?? echo["parallel_tool_calls"] ?? true,
-    previous_response_id: null,
+    previous_response_id: request.previousResponseId ?? null,
     prompt_cache_key: chat["prompt_cache_key"] ?? null,
     reasoning: {
       effort: request.reasoning?.effort ?? chat["reasoning_effort"] ?? null,
@@ -65,7 +67,7 @@ export const settingsOf = (request: ChatRequest): Json => {
     },
     safety_identifier: chat["safety_identifier"] ?? null,
     service_tier: request.serviceTier ?? null,
-    store: false,
+    store: request.store === true,
     temperature: request.temperature ?? null,
     text: {
       format: encodeFormat(request.responseSchema),
@@ -160,8 +162,13 @@ export const failed = (snapshot: Snapshot, settings: Json, error: GatewayError):
 export const logprobsOf = (value: Parameters<typeof chatExtensions>[0]): ReadonlyArray<unknown> =>
   array(object(object(chatExtensions(value)?.["choice"])?.["logprobs"])?.["content"])
 
-/** Writes a whole answer. `now` is Unix seconds, for providers that tell no time. Choices after the first have no form here. */
+/**
+ * Writes a whole answer: as it came, where it came in this form. `now` is Unix seconds, for providers that tell no time.
+ * Choices after the first have no form here.
+ */
 export const encodeResponse = (response: ChatResponse, request: ChatRequest, now: number): Json => {
+  const original = sourceOf(response, wire)?.json
+  if (isJson(original)) return original
   const { content, created, finishReason, id, model, usage } = response
   const base = idBase(id)
   const output = outputOf(content, base, finishReason, logprobsOf(response))

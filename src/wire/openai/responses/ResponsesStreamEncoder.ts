@@ -5,12 +5,17 @@
  *
  * Messages and thinking are closed where something else begins. A call stays open until its arguments are whole, since
  * some providers mix the pieces of parallel calls; whatever is open when the answer ends is closed then.
+ *
+ * A stream that came in this form is handed on as it came, where its first event has an original. The closing events repeat
+ * the text of those before them, so that is all of it or nothing: a change within it would be undone by them, and ends it.
  */
 import type { ChatChunk, ChatRequest, FinishReason, PartDelta } from "../../../sdk/Chat.ts"
 import type { Part, ReasoningPart } from "../../../sdk/Content.ts"
+import { GatewayError, InternalError } from "../../../sdk/GatewayError.ts"
 import type { Usage } from "../../../sdk/Usage.ts"
+import { sourceOf } from "../../../sdk/Wire.ts"
 import type { ChatStreamEncoder, Json } from "../../Codec.ts"
-import type { Draft } from "../../Json.ts"
+import { type Draft, filled, isJson, object } from "../../Json.ts"
 import { errorObject } from "../OpenAiError.ts"
 import { encodeCitations } from "./ResponsesCitations.ts"
 import {
@@ -28,6 +33,7 @@ import {
   saysReasoning,
   wordsOf
 } from "./ResponsesOutput.ts"
+import { wire } from "./ResponsesExtensions.ts"
 import { detailOf, reasoningItem } from "./ResponsesReasoning.ts"
 import { ended, failed, inProgress, logprobsOf, settingsOf, type Snapshot } from "./ResponsesResponse.ts"
 
@@ -75,6 +81,8 @@ interface OpenCall {
 
 const noLogprobs: ReadonlyArray<unknown> = []
 
+const changed = new InternalError({ message: "the answer was changed while it was handed on as it came" })
+
 /** A delta event up to its sequence number; what follows is `N,"delta":…}`. */
 const headOf = (type: string, fields: Json): string =>
   `event: ${type}\ndata: ${JSON.stringify({ type, ...fields }).slice(0, -1)},"sequence_number":`
@@ -97,6 +105,12 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
   /** Parts whose call has been closed. */
   const called = new Set<number>()
   const thoughts = new Map<number, Draft<ReasoningPart>>()
+  /** Whether events are handed on as they came; decided by the first one. */
+  let relays: boolean | undefined
+  /** Set where a stream that is handed on has an event without an original after all. */
+  let broken = false
+  /** The last event of a stream that is handed on. It says how all of it went, and so waits until that is known. */
+  let ending: string | undefined
 
   // ---- events
 
@@ -365,6 +379,12 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
         const item = imageItem(itemId("ig", base, at), part.source.data, part.source.mediaType)
         return before + opened(at, { ...item, status: "in_progress", result: null }) + closed(at, item)
       }
+      case "opaque": {
+        if (part.wire !== wire) return ""
+        const before = settle()
+        const at = place()
+        return before + opened(at, part.value) + closed(at, part.value)
+      }
       default:
         return ""
     }
@@ -387,6 +407,56 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
     }
   }
 
+  // ---- events handed on
+
+  /** The event that a chunk was read from, in its framing; `undefined` where it has none. */
+  const original = (chunk: ChatChunk): string | undefined => {
+    const source = sourceOf(chunk, wire)
+    if (source === undefined || !isJson(source.json)) return undefined
+    const type = filled(source.json["type"])
+    const data = source.text.includes("\n") ? JSON.stringify(source.json) : source.text
+    return type === undefined ? undefined : `event: ${type}\ndata: ${data}\n\n`
+  }
+
+  const relay = (chunk: ChatChunk): string => {
+    if (broken) return ""
+    const written = original(chunk)
+    if (written === undefined) {
+      broken = chunk.delta.length > 0 || chunk.finishReason !== undefined
+      return ""
+    }
+    const json = object(sourceOf(chunk, wire)?.json)
+    if (json?.["type"] === "response.output_item.done") output.push(object(json["item"]))
+    if (!started) {
+      started = true
+      base = idBase(id)
+    }
+    sequence += 1
+    if (chunk.finishReason === undefined) return written
+    ending = written
+    return ""
+  }
+
+  const build = (chunk: ChatChunk): string => {
+    // Azure's first chunk has no id yet, and a response's id cannot change later.
+    if (!started && id === "" && chunk.delta.length === 0 && chunk.finishReason === undefined) return ""
+    let written = begin()
+    if (finish !== undefined) return written
+    const logprobs = chunk.extensions === undefined ? noLogprobs : logprobsOf(chunk)
+    for (const piece of chunk.delta) written += write(piece, logprobs, chunk)
+    if (chunk.finishReason === undefined) return written
+    finish = chunk.finishReason
+    return written + closeAll()
+  }
+
+  const fails = (error: GatewayError): string => {
+    const before = begin() + event("response.failed", { response: failed(snapshot(closedItems()), settings, error) })
+    const told = errorObject(error)
+    // The members stand at the top by OpenAI's reference, and under `error` in what its servers send: clients read either.
+    return before +
+      event("error", { code: told.code, message: told.message, param: told.param, error: told })
+  }
+
   return {
     push: (chunk: ChatChunk) => {
       // The figures are of the whole answer, whichever choice they come with.
@@ -395,27 +465,18 @@ export const streamEncoder = (request: ChatRequest, now: () => number): ChatStre
       if (!started && chunk.id !== "") id = chunk.id
       if (chunk.model !== "") model = chunk.model
       if (chunk.created !== undefined) created ??= chunk.created
-      // Azure's first chunk has no id yet, and a response's id cannot change later.
-      if (!started && id === "" && chunk.delta.length === 0 && chunk.finishReason === undefined) return ""
-      let written = begin()
-      if (finish !== undefined) return written
-      const logprobs = chunk.extensions === undefined ? noLogprobs : logprobsOf(chunk)
-      for (const piece of chunk.delta) written += write(piece, logprobs, chunk)
-      if (chunk.finishReason === undefined) return written
-      finish = chunk.finishReason
-      return written + closeAll()
+      // What says nothing, such as which parameters the provider did not get, decides nothing.
+      if (relays === undefined && (chunk.id !== "" || chunk.delta.length > 0)) relays = original(chunk) !== undefined
+      if (relays === true) return relay(chunk)
+      return build(chunk)
     },
     end: () => {
+      if (broken) return fails(new GatewayError({ reason: changed }))
+      if (ending !== undefined) return ending
       const before = begin() + closeAll()
       const response = ended(snapshot(closedItems()), settings, finish ?? "stop")
       return before + event(`response.${response.status}`, { response })
     },
-    error: (error) => {
-      const before = begin() + event("response.failed", { response: failed(snapshot(closedItems()), settings, error) })
-      const told = errorObject(error)
-      // The members stand at the top by OpenAI's reference, and under `error` in what its servers send: clients read either.
-      return before +
-        event("error", { code: told.code, message: told.message, param: told.param, error: told })
-    }
+    error: fails
   }
 }
