@@ -82,7 +82,12 @@ const overRpc = Effect.fnUntraced(function*(
     routes: called((headers) => client.routes(undefined, { headers })),
     explain: (request) => called((headers) => client.explain(request, { headers })),
     usage: (question) => called((headers) => client.usage(question, { headers })),
-    budgets: called((headers) => client.budgets(undefined, { headers }))
+    budgets: called((headers) => client.budgets(undefined, { headers })),
+    createJob: (job, options) => called((headers) => client.createJob({ job, ...options }, { headers })),
+    job: (id, options) => called((headers) => client.job({ id, ...options }, { headers })),
+    watchJob: (id) => streamed((headers) => client.watchJob({ id }, { headers })),
+    jobs: (question = {}) => called((headers) => client.jobs(question, { headers })),
+    cancelJob: (id) => called((headers) => client.cancelJob({ id }, { headers }))
   }
 })
 

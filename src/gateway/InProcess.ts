@@ -4,10 +4,12 @@ import type { Balance } from "../sdk/Budgets.ts"
 import type { BudgetInfo, UsageReport, UsageReportRow } from "../sdk/GatewayApi.ts"
 import { GatewayInProcess, type UsageQuestion } from "../sdk/GatewayCalls.ts"
 import type { GatewayError } from "../sdk/GatewayError.ts"
+import { maxJobWait } from "../sdk/Job.ts"
 import { usd } from "../sdk/Pricing.ts"
 import { Tenants } from "../sdk/Tenant.ts"
 import { UsageLog, type UsageRow } from "../sdk/UsageLog.ts"
 import { Gateway } from "./Gateway.ts"
+import { Jobs, jobs } from "./Jobs.ts"
 import { rowsOf, usageLog } from "./UsageReports.ts"
 
 /** A budget as its callers see it. */
@@ -57,7 +59,7 @@ const report = Effect.fnUntraced(function*(
   }
 })
 
-/** The calls of the `Gateway` beneath. Usage needs a sink that keeps its records, as `UsageSql` does. */
+/** The calls of the `Gateway` beneath. Usage needs a sink that keeps its records, as `UsageSql` does; jobs need `Jobs`. */
 export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect(
   GatewayInProcess,
   Effect.gen(function*() {
@@ -65,6 +67,8 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       yield* Gateway
     const log = yield* Effect.serviceOption(UsageLog)
     const tenants = yield* Effect.serviceOption(Tenants)
+    const known = yield* Effect.serviceOption(Jobs)
+    const running = Option.isSome(known) ? Effect.succeed(known.value) : jobs
     return GatewayInProcess.of({
       chat: (request) => chat(request),
       streamChat,
@@ -81,7 +85,13 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
         const withLog = Option.isNone(log) ? asked : Effect.provideService(asked, UsageLog, log.value)
         return Option.isNone(tenants) ? withLog : Effect.provideService(withLog, Tenants, tenants.value)
       },
-      budgets: Effect.map(budgets, (balances) => balances.map(budgetInfo))
+      budgets: Effect.map(budgets, (balances) => balances.map(budgetInfo)),
+      createJob: (job, options) => Effect.flatMap(running, ({ create }) => create(job, options)),
+      job: (id, { waitMs = 0 } = {}) =>
+        Effect.flatMap(running, ({ get, wait }) => waitMs > 0 ? wait(id, Math.min(maxJobWait, waitMs)) : get(id)),
+      watchJob: (id) => Stream.unwrap(Effect.map(running, ({ changes }) => changes(id))),
+      jobs: (question = {}) => Effect.flatMap(running, ({ list }) => list(question)),
+      cancelJob: (id) => Effect.flatMap(running, ({ cancel }) => cancel(id))
     })
   })
 )

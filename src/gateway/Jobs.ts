@@ -5,9 +5,10 @@
 import { Clock, Context, Effect, Layer, Option, PubSub, Schema, Stream } from "effect"
 import { createHash, randomBytes } from "node:crypto"
 import { CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
-import { fail, type GatewayError, invalid } from "../sdk/GatewayError.ts"
-import { isFinal, type Job, JobFailure, type JobList, type NewJob } from "../sdk/Job.ts"
-import { type JobChange, type JobQuery, JobStore, type StoredJob } from "../sdk/JobStore.ts"
+import type { NewJobOptions } from "../sdk/GatewayCalls.ts"
+import { fail, type GatewayError, invalid, NotFound } from "../sdk/GatewayError.ts"
+import { isFinal, type Job, JobFailure, type JobList, type JobQuestion, type NewJob } from "../sdk/Job.ts"
+import { type JobChange, JobStore, type StoredJob } from "../sdk/JobStore.ts"
 import { UsageLog } from "../sdk/UsageLog.ts"
 import { Gateway } from "./Gateway.ts"
 import * as JobOperations from "./JobOperations.ts"
@@ -26,15 +27,6 @@ export interface JobsOptions {
   /** How often this process looks for what nobody has told it of, ms; default 1,000. */
   readonly pollMs?: number
 }
-
-/** How a job is made. */
-export interface NewJobOptions {
-  /** What is asked twice with the same key of one tenant makes one job. */
-  readonly idempotencyKey?: string
-}
-
-/** Which page of the list. */
-export type JobsQuestion = Omit<JobQuery, "tenant" | "limit"> & { readonly limit?: number }
 
 /** Jobs in one process. */
 export interface JobCounts {
@@ -56,7 +48,7 @@ export class Jobs extends Context.Service<Jobs, {
   readonly wait: (id: string, ms: number) => Effect.Effect<Job, GatewayError>
   /** The job now, then as it changes, until it has ended. */
   readonly changes: (id: string) => Stream.Stream<Job, GatewayError>
-  readonly list: (question: JobsQuestion) => Effect.Effect<JobList, GatewayError>
+  readonly list: (question: JobQuestion) => Effect.Effect<JobList, GatewayError>
   /** Cancels a job, wherever it runs: its provider's connection closes. One that has ended stays as it is. */
   readonly cancel: (id: string) => Effect.Effect<Job, GatewayError>
   /** What this process has to do with jobs. */
@@ -65,6 +57,12 @@ export class Jobs extends Context.Service<Jobs, {
   static readonly layer = (options: JobsOptions = {}): Layer.Layer<Jobs, never, Gateway | JobStore> =>
     Layer.effect(Jobs, make(options))
 }
+
+/** The jobs, where the gateway runs any; otherwise `not_found`. */
+export const jobs: Effect.Effect<Jobs["Service"], GatewayError> = Effect.flatMap(
+  Effect.serviceOption(Jobs),
+  Effect.fromOption(() => fail(new NotFound({ message: "this gateway runs no jobs" })))
+)
 
 const defaultTtl = 86_400_000
 const defaultLease = 30_000

@@ -14,6 +14,7 @@ import type { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import type { BudgetInfo, Explanation, RouteInfo, UsageReport } from "./GatewayApi.ts"
 import type { GatewayError } from "./GatewayError.ts"
 import type { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
+import type { Job, JobList, JobQuestion, NewJob } from "./Job.ts"
 import type { ModelInfo } from "./Model.ts"
 import { UsageGroup } from "./UsageLog.ts"
 
@@ -48,6 +49,18 @@ export const UsageQuestion = Schema.Struct({
 }).pipe(Schema.encodeKeys({ groupBy: "group_by" }))
 export interface UsageQuestion extends Schema.Schema.Type<typeof UsageQuestion> {}
 
+/** How a job is made. */
+export interface NewJobOptions {
+  /** What is asked twice with the same key of one tenant makes one job. */
+  readonly idempotencyKey?: string
+}
+
+/** How a job is looked at. */
+export interface JobOptions {
+  /** How long its end is waited for, ms; default 0, at most 60,000. */
+  readonly waitMs?: number
+}
+
 /** The gateway's calls; `E` is what the way there adds to its errors. */
 export interface GatewayCalls<E = never> {
   /** Asks for a whole answer. Interrupting it closes the upstream's connection. */
@@ -74,6 +87,16 @@ export interface GatewayCalls<E = never> {
   readonly usage: (question: UsageQuestion) => Effect.Effect<UsageReport, GatewayError | E>
   /** The budgets that hold for the caller. */
   readonly budgets: Effect.Effect<ReadonlyArray<BudgetInfo>, GatewayError | E>
+  /** Makes a job: a request whose answer is fetched later. It goes on whatever becomes of this call. */
+  readonly createJob: (job: NewJob, options?: NewJobOptions) => Effect.Effect<Job, GatewayError | E>
+  /** A job of the caller's tenant, with its result once it has completed. */
+  readonly job: (id: string, options?: JobOptions) => Effect.Effect<Job, GatewayError | E>
+  /** A job now, then as it changes, until it has ended. Leaving the stream changes nothing of the job. */
+  readonly watchJob: (id: string) => Stream.Stream<Job, GatewayError | E>
+  /** A page of the tenant's jobs, the newest first and without their results. */
+  readonly jobs: (question?: JobQuestion) => Effect.Effect<JobList, GatewayError | E>
+  /** Cancels a job, wherever it runs; one that has ended stays as it is. */
+  readonly cancelJob: (id: string) => Effect.Effect<Job, GatewayError | E>
 }
 
 /** The calls of the gateway in this process. Runs as the `CurrentCaller`. `InProcess.layer` has it for a `Gateway`. */

@@ -12,6 +12,7 @@ import { BudgetInfo, Explanation, RouteInfo, UsageReport } from "./GatewayApi.ts
 import { TokenCount, UsageQuestion } from "./GatewayCalls.ts"
 import { GatewayError } from "./GatewayError.ts"
 import { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
+import { Job, JobList, JobQuestion, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
 
 /** On the server, finds out who calls and under which options. */
@@ -20,6 +21,13 @@ export class GatewayCaller extends RpcMiddleware.Service<GatewayCaller>()("llm-g
 }) {}
 
 const error = GatewayError
+
+const JobToMake = Schema.Struct({ job: NewJob, idempotencyKey: Schema.optionalKey(Schema.String) }).pipe(
+  Schema.encodeKeys({ idempotencyKey: "idempotency_key" })
+)
+const JobToLookAt = Schema.Struct({ id: Schema.String, waitMs: Schema.optionalKey(Schema.Finite) }).pipe(
+  Schema.encodeKeys({ waitMs: "wait_ms" })
+)
 
 /** The procedures. */
 export class GatewayRpc extends RpcGroup.make(
@@ -34,5 +42,10 @@ export class GatewayRpc extends RpcGroup.make(
   Rpc.make("routes", { success: Schema.Array(RouteInfo), error }),
   Rpc.make("explain", { payload: ChatRequest, success: Explanation, error }),
   Rpc.make("usage", { payload: UsageQuestion, success: UsageReport, error }),
-  Rpc.make("budgets", { success: Schema.Array(BudgetInfo), error })
+  Rpc.make("budgets", { success: Schema.Array(BudgetInfo), error }),
+  Rpc.make("createJob", { payload: JobToMake, success: Job, error }),
+  Rpc.make("job", { payload: JobToLookAt, success: Job, error }),
+  Rpc.make("watchJob", { payload: { id: Schema.String }, success: Job, error, stream: true }),
+  Rpc.make("jobs", { payload: JobQuestion, success: JobList, error }),
+  Rpc.make("cancelJob", { payload: { id: Schema.String }, success: Job, error })
 ).middleware(GatewayCaller) {}

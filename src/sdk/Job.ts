@@ -58,6 +58,20 @@ export const JobList = Schema.Struct({
 })
 export interface JobList extends Schema.Schema.Type<typeof JobList> {}
 
+/** Which page of the tenant's jobs. */
+export const JobQuestion = Schema.Struct({
+  status: Schema.optionalKey(JobStatus),
+  operation: Schema.optionalKey(JobOperation),
+  /** The id of the last job of the page before. */
+  after: Schema.optionalKey(Schema.String),
+  /** Jobs at most; default 100. */
+  limit: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000 })))
+})
+export interface JobQuestion extends Schema.Schema.Type<typeof JobQuestion> {}
+
+/** The longest wait for a job's end in one call, ms; proxies cut what is silent for longer. */
+export const maxJobWait = 60_000
+
 /** What a job is made of. */
 export const NewJob = Schema.Struct({
   operation: JobOperation,

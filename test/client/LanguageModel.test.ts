@@ -241,7 +241,12 @@ describe("errors of the gateway's own", () => {
         routes: refused,
         explain: () => refused,
         usage: () => refused,
-        budgets: refused
+        budgets: refused,
+        createJob: () => refused,
+        job: () => refused,
+        watchJob: () => Stream.fromEffect(refused),
+        jobs: () => refused,
+        cancelJob: () => refused
       }
       const error = yield* Effect.flip(LanguageModel.generateText({ prompt: "Hello" })).pipe(
         Effect.provide(GatewayLanguageModel.layer("m").pipe(Layer.provide(Layer.succeed(GatewayClient, calls))))

@@ -16,6 +16,7 @@ import { type Caller, CurrentCaller, CurrentRequest } from "../../src/sdk/Caller
 import type { ChatRequest } from "../../src/sdk/Chat.ts"
 import { text, textOf } from "../../src/sdk/Content.ts"
 import { fail, GatewayError, GatewayErrorReason, InternalError } from "../../src/sdk/GatewayError.ts"
+import type { NewJob } from "../../src/sdk/Job.ts"
 import { ModelRegistry } from "../../src/sdk/ModelRegistry.ts"
 import { GatewayCaller, GatewayRpc } from "../../src/sdk/GatewayRpc.ts"
 import { type FakeUpstream, startFakeUpstream } from "../fixtures/FakeUpstream.ts"
@@ -137,6 +138,52 @@ describe.each(Object.entries(ways))("%s", (way, layer) => {
       const budgets = yield* client.budgets
       assert.deepStrictEqual(budgets.map(({ limitUsd }) => limitUsd), [100])
     }))
+
+  it_("makes a job, watches it, fetches its answer and finds it in the list", () =>
+    Effect.gen(function*() {
+      const client = yield* GatewayClient
+      upstream.reset()
+      upstream.always(openAi.chat({ text: "done" }))
+      const job: NewJob = {
+        operation: "chat",
+        request: { model: "it::m", messages: [{ role: "user", content: "hello" }] }
+      }
+      const idempotencyKey = `rpc-${way.replaceAll(" ", "-")}`
+      const { id, status } = yield* client.createJob(job, { idempotencyKey })
+      assert.strictEqual(status, "pending")
+      assert.strictEqual((yield* client.createJob(job, { idempotencyKey })).id, id)
+      const seen = yield* Stream.runCollect(client.watchJob(id))
+      assert.strictEqual(seen.at(-1)?.status, "completed")
+      const ended = yield* client.job(id, { waitMs: 30_000 })
+      assert.deepInclude(ended.result, { content: [{ type: "text", text: "done" }] })
+      assert.strictEqual(upstream.requests.length, 1)
+      const page = yield* client.jobs({ operation: "chat", status: "completed", limit: 1 })
+      assert.deepStrictEqual(page.jobs.map((job) => [job.id, job.result]), [[id, undefined]])
+      const missing = yield* Effect.flip(client.job("job_0"))
+      assert.strictEqual(missing instanceof GatewayError && missing.code, "job_not_found")
+      const unseen = yield* Effect.flip(Stream.runDrain(client.watchJob("job_0")))
+      assert.strictEqual(unseen instanceof GatewayError && unseen.code, "job_not_found")
+    }))
+
+  it_(
+    "cancels a job, whose provider's connection closes, and goes on with one that nobody watches any more",
+    () =>
+      Effect.gen(function*() {
+        const client = yield* GatewayClient
+        upstream.reset()
+        upstream.always(withFault(openAi.chat({ text: "late" }), fault.hang))
+        const { id } = yield* client.createJob({
+          operation: "chat",
+          request: { model: "it::m", messages: [{ role: "user", content: "hello" }] }
+        })
+        yield* Stream.runDrain(Stream.takeUntil(client.watchJob(id), ({ status }) => status === "running"))
+        yield* Effect.promise(() => upstream.waitForRequest(0))
+        assert.strictEqual((yield* client.job(id)).status, "running")
+        assert.strictEqual((yield* client.cancelJob(id)).status, "cancelled")
+        assert.isTrue((yield* Effect.promise(() => upstream.waitForClose(0, 2_000))).aborted)
+        assert.strictEqual((yield* client.cancelJob(id)).status, "cancelled")
+      })
+  )
 
   it_("fails with the gateway's own errors, which can be matched by their reasons", () =>
     Effect.gen(function*() {
@@ -362,7 +409,12 @@ describe.each(["http", "websocket"] as const)("every reason of an error, over %s
         routes: refused,
         explain: refused,
         usage: refused,
-        budgets: refused
+        budgets: refused,
+        createJob: refused,
+        job: refused,
+        watchJob: () => Stream.fromEffect(refused()),
+        jobs: refused,
+        cancelJob: refused
       })
       const served = HttpRouter.serve(
         RpcServer.layerHttp({ group: GatewayRpc, path: protocol === "http" ? "/rpc" : "/rpc/ws", protocol }).pipe(

@@ -1,11 +1,11 @@
 /** The native API's jobs: made by `POST /jobs` or by `async: true` in an operation's own request, looked at, waited for, cancelled. */
 import { Effect, Result, Schema, Stream } from "effect"
 import { type HttpServerRequest, HttpServerResponse } from "effect/http"
-import { Jobs, type JobsQuestion } from "../../gateway/Jobs.ts"
+import { jobs } from "../../gateway/Jobs.ts"
 import { CurrentCaller } from "../../sdk/Caller.ts"
-import { fail, type GatewayError, invalid, NotFound, type ValidationError } from "../../sdk/GatewayError.ts"
+import { fail, type GatewayError, invalid, type ValidationError } from "../../sdk/GatewayError.ts"
 import { validationError } from "../../sdk/Issues.ts"
-import { Job, JobList, JobOperation, JobStatus, NewJob } from "../../sdk/Job.ts"
+import { Job, JobList, JobOperation, type JobQuestion, JobStatus, maxJobWait, NewJob } from "../../sdk/Job.ts"
 import { type Door, json, readJson, visit } from "../Door.ts"
 import { problemOf } from "./Problem.ts"
 
@@ -15,15 +15,8 @@ const encodeList = Schema.encodeSync(JobList)
 const isStatus = Schema.is(JobStatus)
 const isOperation = Schema.is(JobOperation)
 
-/** The longest wait for a job's end in one request, ms; proxies cut what is silent for longer. */
-const maxWait = 60_000
 /** Silence before a comment is sent. */
 const keepAliveInterval = "15 seconds"
-
-const jobs: Effect.Effect<Jobs["Service"], GatewayError> = Effect.flatMap(
-  Effect.serviceOption(Jobs),
-  Effect.fromOption(() => fail(new NotFound({ message: "this gateway runs no jobs" })))
-)
 
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
@@ -66,12 +59,12 @@ const waitOf = (query: URLSearchParams): Result.Result<number, ValidationError> 
   const [, figure, unit] = /^(\d{1,6}(?:\.\d{1,3})?)(ms|s)?$/.exec(asked) ?? []
   return figure === undefined
     ? Result.fail(invalid("wait", "expected a duration such as 30s or 1500ms"))
-    : Result.succeed(Math.min(maxWait, Number(figure) * (unit === "s" ? 1000 : 1)))
+    : Result.succeed(Math.min(maxJobWait, Number(figure) * (unit === "s" ? 1000 : 1)))
 }
 
 const known = ["status", "operation", "after", "limit"]
 
-const questionOf = (query: URLSearchParams): Result.Result<JobsQuestion, ValidationError> => {
+const questionOf = (query: URLSearchParams): Result.Result<JobQuestion, ValidationError> => {
   const unknown = Array.from(query.keys()).find((name) => !known.includes(name))
   if (unknown !== undefined) return Result.fail(invalid(unknown.slice(0, 100), `expected one of ${known.join(", ")}`))
   const status = query.get("status")

@@ -87,7 +87,12 @@ const handlers = GatewayRpc.toLayer(Effect.map(GatewayInProcess, (gateway) =>
     routes: () => gateway.routes,
     explain: gateway.explain,
     usage: gateway.usage,
-    budgets: () => gateway.budgets
+    budgets: () => gateway.budgets,
+    createJob: ({ job, ...options }) => gateway.createJob(job, options),
+    job: ({ id, ...options }) => gateway.job(id, options),
+    watchJob: ({ id }) => gateway.watchJob(id),
+    jobs: gateway.jobs,
+    cancelJob: ({ id }) => gateway.cancelJob(id)
   })))
 
 // ---------------------------------------------------------------------------------------------------------------------
