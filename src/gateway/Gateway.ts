@@ -37,6 +37,7 @@ import { finishing, once } from "./Finishing.ts"
 import { imageOperation, streamedImages } from "./ImageOperation.ts"
 import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, untilPassed } from "./Interception.ts"
 import * as Pipeline from "./Pipeline.ts"
+import * as Realtime from "./realtime/Realtime.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import { type Keep, keeping, streamedSpeech } from "./SpeechOperation.ts"
@@ -84,6 +85,11 @@ export class Gateway extends Context.Service<Gateway, {
   readonly speak: Keep
   /** Asks for speech in a stream; what fails before the first sound fails here. The scope is the stream's life. */
   readonly openSpeech: StreamOperation.Open<SpeechRequest, SpeechChunk>
+  /**
+   * Opens a realtime session: what fails until the provider is connected fails here. The caller is connected by `run`. The
+   * scope is the session's life.
+   */
+  readonly openRealtime: Realtime.OpenSession
   /** How many tokens a request's prompt has; nothing is answered, and nothing is charged. */
   readonly countTokens: (
     request: ChatRequest,
@@ -308,6 +314,7 @@ const make = Effect.fnUntraced(function*(
     openImage: StreamOperation.make(pipeline, streamedImages),
     speak: yield* keeping(openSpeech),
     openSpeech,
+    openRealtime: Realtime.make(pipeline, models, options.realtime),
     countTokens: (request, exchange) =>
       Effect.flatMap(
         exchange === undefined ? start(request.model, false, request.user) : Effect.succeed(exchange),

@@ -15,10 +15,14 @@ import { Readable } from "node:stream"
 import { Agent } from "undici"
 import { Breakers, type EndpointClass } from "../../sdk/Breakers.ts"
 import {
+  type ConnectionPool,
+  ConnectionPools,
   Outbound,
   type Secret,
   type StreamedBody,
   type Upstream,
+  type UpstreamConnect,
+  type UpstreamConnection,
   type UpstreamHead,
   type UpstreamOptions,
   type UpstreamRequest,
@@ -29,6 +33,7 @@ import { ProviderError } from "../../sdk/Provider.ts"
 import * as Circuits from "./Circuits.ts"
 import { Exchange, isBodyFailure } from "./Exchange.ts"
 import * as KeyPool from "./KeyPool.ts"
+import { openSocket, socketUrl } from "./OutboundSocket.ts"
 
 /** Connections to one origin at most; a request beyond them waits, under its connect timer. */
 const maxConnections = 1024
@@ -234,6 +239,7 @@ const isOnce = (body: UpstreamRequest["body"]): boolean => isStreamed(body) && b
 const makeUpstream = (
   options: UpstreamOptions,
   circuits: Circuits.Circuits,
+  agents: Map<Agent, string>,
   configuredConnectTimeout: () => number
 ): Effect.Effect<Upstream, never, Scope.Scope> =>
   Effect.gen(function*() {
@@ -241,8 +247,8 @@ const makeUpstream = (
     const base = new URL(options.baseUrl)
     const prefix = base.pathname.replace(/\/+$/, "")
     const agent = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        new Agent({
+      Effect.sync(() => {
+        const made = new Agent({
           connections: maxConnections,
           pipelining: 1,
           headersTimeout: 0,
@@ -251,8 +257,14 @@ const makeUpstream = (
           // The pipeline's connect timer is shorter; this one only frees what nobody waits for any more.
           connect: { timeout: 60_000, noDelay: true }
         })
-      ),
-      (agent) => Effect.promise(() => agent.destroy())
+        agents.set(made, provider)
+        return made
+      }),
+      (agent) =>
+        Effect.promise(() => {
+          agents.delete(agent)
+          return agent.destroy()
+        })
     )
 
     /** The upstream's headers, and the credential's name among them; names in lower case, in which all are the same. */
@@ -266,12 +278,13 @@ const makeUpstream = (
     const pool = secrets.length > 1 ? KeyPool.make(provider, secrets, retryAfter) : undefined
 
     /** The request's headers with the credential last, so that nothing can put itself in its place. */
-    const requestHeaders = (request: UpstreamRequest, key: Redacted.Redacted | undefined): Record<string, string> => {
+    const requestHeaders = (
+      { body, headers: asked }: Pick<UpstreamRequest, "body" | "headers">,
+      key: Redacted.Redacted | undefined
+    ): Record<string, string> => {
       const headers: Record<string, string> = { ...ownHeaders }
-      for (const name in request.headers) headers[name.toLowerCase()] = request.headers[name] ?? ""
-      if (isStreamed(request.body) && request.body.bytes !== undefined) {
-        headers["content-length"] = String(request.body.bytes)
-      }
+      for (const name in asked) headers[name.toLowerCase()] = asked[name] ?? ""
+      if (isStreamed(body) && body.bytes !== undefined) headers["content-length"] = String(body.bytes)
       if (key !== undefined) {
         const secret = Redacted.value(key)
         headers[credentialName] = credential?.type === "bearer" ? `Bearer ${secret}` : secret
@@ -428,7 +441,32 @@ const makeUpstream = (
       }
     )
 
-    return { request, stream }
+    const connectOnce = (request: UpstreamConnect, key: Redacted.Redacted | undefined) =>
+      openSocket({
+        provider,
+        url: socketUrl(base.origin, prefix + request.path),
+        headers: requestHeaders(request, key),
+        connectTimeout: request.connectTimeout ?? defaultConnectTimeout,
+        maxFrameBytes: request.maxFrameBytes
+      })
+
+    const connect = Effect.fnUntraced(
+      function*(request: UpstreamConnect): Effect.fn.Return<UpstreamConnection, ProviderError, Scope.Scope> {
+        // A connection that stands has passed the breaker; how long it lasts says nothing more.
+        const permit = yield* Effect.acquireRelease(
+          circuits.get(provider, request.endpoint).admit(request.force === true),
+          (permit) => permit.settle("Ignored")
+        )
+        const exit = yield* Effect.exit(
+          pool === undefined
+            ? connectOnce(request, onlySecret)
+            : pool.send({ send: (key) => connectOnce(request, key), discard: () => {} })
+        )
+        return yield* concluded(permit, exit)
+      }
+    )
+
+    return { request, stream, connect }
   })
 
 /** The keys without repetitions. */
@@ -439,13 +477,34 @@ const distinct = (secret: Secret): ReadonlyArray<Redacted.Redacted> => {
   return Array.from(seen.values())
 }
 
+/** The connections by provider: one has two agents for as long as a new configuration takes the place of an old one. */
+const poolsOf = (agents: ReadonlyMap<Agent, string>): ReadonlyArray<ConnectionPool> => {
+  const pools = new Map<string, ConnectionPool>()
+  for (const [agent, provider] of agents) {
+    let { idle, open, waiting } = pools.get(provider) ?? { idle: 0, open: 0, waiting: 0 }
+    for (const stats of Object.values(agent.stats)) {
+      // A connection has one request at a time; what undici calls pending has none yet.
+      const connected = Number(stats.connected)
+      open += connected
+      idle += Math.max(0, connected - stats.running)
+      waiting += stats.pending
+    }
+    pools.set(provider, { provider, open, idle, waiting })
+  }
+  return Array.from(pools.values())
+}
+
 /** Outbound over undici, and the breakers of its upstreams, in this process's memory. */
-export const layerWith = (options: Options): Layer.Layer<Outbound | Breakers> =>
+export const layerWith = (options: Options): Layer.Layer<Outbound | Breakers | ConnectionPools> =>
   Layer.effectContext(
     Effect.map(Circuits.make(options.breaker ?? {}), (circuits) => {
       const { connectTimeout: configured = defaultConnectTimeout } = options
       const connectTimeout = typeof configured === "number" ? () => configured : configured
-      return Context.make(Outbound, { upstream: (upstream) => makeUpstream(upstream, circuits, connectTimeout) }).pipe(
+      const agents = new Map<Agent, string>()
+      return Context.make(Outbound, {
+        upstream: (upstream) => makeUpstream(upstream, circuits, agents, connectTimeout)
+      }).pipe(
+        Context.add(ConnectionPools, { pools: () => poolsOf(agents) }),
         Context.add(Breakers, {
           states: circuits.states,
           report: (provider, endpoint) => circuits.get(provider, endpoint).fail
@@ -455,4 +514,4 @@ export const layerWith = (options: Options): Layer.Layer<Outbound | Breakers> =>
   ).pipe(Layer.provide(CircuitBreaker.layerStoreMemory()))
 
 /** `layerWith` without options. */
-export const layer: Layer.Layer<Outbound | Breakers> = layerWith({})
+export const layer: Layer.Layer<Outbound | Breakers | ConnectionPools> = layerWith({})

@@ -24,6 +24,7 @@ import {
   type ServedPaths,
   visit
 } from "../Door.ts"
+import * as RealtimeRoutes from "../realtime/RealtimeRoutes.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { soundReply } from "../SoundReply.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
@@ -203,6 +204,7 @@ const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/embeddings": "POST",
   "/llm-gateway/v1/images": "POST",
   "/llm-gateway/v1/speech": "POST",
+  "/llm-gateway/v1/realtime": "GET",
   "/llm-gateway/v1/jobs": "GET, HEAD, POST",
   "/llm-gateway/v1/jobs/:id": "DELETE, GET, HEAD",
   "/llm-gateway/v1/models": "GET, HEAD",
@@ -270,5 +272,6 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
       ])
     ),
     HttpApiScalar.layer(GatewayApi, { path: "/docs" }),
+    RealtimeRoutes.layer(door, "/llm-gateway/v1/realtime", options.realtime),
     ownsRest ? otherwise(door, "/*", served(options.metrics !== false)) : Layer.empty
   )
