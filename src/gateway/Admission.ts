@@ -101,6 +101,7 @@ const usualAnswer = 1_000
 const maxWarned = 10_000
 
 const noDemands: ReadonlyArray<RateDemand> = []
+const noPlaces: ReadonlyArray<ConcurrencyDemand> = []
 const noLineage: ReadonlyArray<TenantPolicy> = []
 
 /** Nano-USD as the stores take them: one figure that is none would keep back all that is settled with it, for good. */
@@ -232,10 +233,10 @@ export const make = (options: AdmissionOptions): Admission => {
     store: RateLimits["Service"],
     exchange: Exchange,
     demands: ReadonlyArray<ConcurrencyDemand>,
-    plan: Plan
+    lastsMs: number
   ): Effect.Effect<void, GatewayError> | undefined => {
     if (demands.length === 0) return undefined
-    return store.occupy(demands, plan.timeouts.total + graceMs, (leave) => {
+    return store.occupy(demands, lastsMs + graceMs, (leave) => {
       exchange.taken.places.push(leave)
     })
   }
@@ -277,7 +278,7 @@ export const make = (options: AdmissionOptions): Admission => {
     }
     // Noted before the store is asked: where its answer gets lost, the hold is given back all the same.
     exchange.taken.holds = holds
-    const expiresAt = now + plan.timeouts.total + graceMs
+    const expiresAt = now + (operation.lastsMs ?? plan.timeouts.total) + graceMs
     return holds.map(({ accounts, amountNanoUsd, id }) =>
       Effect.map(store.reserve({ id, accounts, amountNanoUsd, expiresAt }), (balances) => warn(exchange, balances))
     )
@@ -326,10 +327,12 @@ export const make = (options: AdmissionOptions): Admission => {
       taken.isCounted = true
       taken.models.add(model.id)
       if (demands.length > 0) asked.push(takeNoted(limits, exchange, demands))
-      const places = bindings.hasModelLimits
+      const places = operation.isPart === true
+        ? noPlaces
+        : bindings.hasModelLimits
         ? [...bindings.places, ...bindings.placesOfModel(model.id)]
         : bindings.places
-      const entered = enter(limits, exchange, places, plan)
+      const entered = enter(limits, exchange, places, operation.lastsMs ?? plan.timeouts.total)
       if (entered !== undefined) asked.push(entered)
     }
     if (budgeted) {
@@ -363,7 +366,7 @@ export const make = (options: AdmissionOptions): Admission => {
     const demands = [...bindings.ofModel(model.id, "requests", 1), ...bindings.ofModel(model.id, "tokens", tokens)]
     const places = bindings.placesOfModel(model.id)
     const asked = demands.length === 0 ? Effect.void : takeNoted(store, exchange, demands)
-    const entered = enter(store, exchange, places, plan)
+    const entered = enter(store, exchange, places, operation.lastsMs ?? plan.timeouts.total)
     yield* (entered === undefined ? asked : Effect.andThen(asked, entered)).pipe(
       Effect.tapError(hit(exchange)),
       Effect.mapError(({ code, message }) => {

@@ -182,6 +182,26 @@ const reported = <A, R>(
     })
   })
 
+/**
+ * Opens a connection to a provider, whatever goes over it afterwards. The attempt is over when the connection stands; the scope
+ * owns it.
+ */
+export const attemptConnect = <A>(
+  exchange: Exchange,
+  candidate: Candidate,
+  connection: Effect.Effect<A, ProviderError, Scope.Scope>,
+  timeouts: Timeouts,
+  watched: AttemptWatch
+): Effect.Effect<A, AttemptError, Scope.Scope> =>
+  reported(exchange, candidate, timeouts, watched, (made) =>
+    connection.pipe(
+      limitAnswer(candidate.provider.slug, timeouts, { elapsed: exchange.elapsed(), followed: true }),
+      Effect.map((connected) => {
+        made.succeeded(undefined)
+        return connected
+      })
+    ))
+
 /** The failure of an attempt at a provider that has no call for the operation. */
 export const unsupported = (candidate: Candidate, what: string) =>
   new ProviderError({ provider: candidate.provider.slug, kind: "caller", message: `this provider has no ${what}` })

@@ -36,6 +36,7 @@ import { finishing, once } from "./Finishing.ts"
 import { imageOperation, streamedImages } from "./ImageOperation.ts"
 import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, untilPassed } from "./Interception.ts"
 import * as Pipeline from "./Pipeline.ts"
+import * as Realtime from "./realtime/Realtime.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import { checkResponse, compile, streamChecker } from "./StructuredOutput.ts"
@@ -78,6 +79,11 @@ export class Gateway extends Context.Service<Gateway, {
   readonly image: (request: ImageRequest, exchange?: Exchange) => Effect.Effect<ImageResponse, GatewayError>
   /** Asks for pictures in a stream; what fails before the first of them fails here. The scope is the stream's life. */
   readonly openImage: StreamOperation.Open<ImageRequest, ImageChunk>
+  /**
+   * Opens a realtime session: what fails until the provider is connected fails here. The caller is connected by `run`. The
+   * scope is the session's life.
+   */
+  readonly openRealtime: Realtime.OpenSession
   /** How many tokens a request's prompt has; nothing is answered, and nothing is charged. */
   readonly countTokens: (
     request: ChatRequest,
@@ -299,6 +305,7 @@ const make = Effect.fnUntraced(function*(
     ),
     image: WholeOperation.make(pipeline, imageOperation),
     openImage: StreamOperation.make(pipeline, streamedImages),
+    openRealtime: Realtime.make(pipeline, models, options.realtime),
     countTokens: (request, exchange) =>
       Effect.flatMap(
         exchange === undefined ? start(request.model, false, request.user) : Effect.succeed(exchange),

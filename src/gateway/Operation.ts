@@ -63,6 +63,10 @@ export interface Operation<Request extends Asked> {
    * the models that are the same as the first one serve. What the caller names as fallback is the caller's to know.
    */
   readonly keepsModel?: boolean
+  /** Set where a request may last longer than its total timer says: how long it may keep its place and its money, ms. */
+  readonly lastsMs?: number
+  /** Set where each request is a part of another one, which has a place for both. */
+  readonly isPart?: boolean
   /** Whether a request holds what only the account of one provider can read, so that no other one may serve it. */
   readonly bindsAccount?: (request: Request) => boolean
 }

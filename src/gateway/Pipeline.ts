@@ -36,6 +36,7 @@ import type { Asked, Operation } from "./Operation.ts"
 import { RequestMetrics } from "./RequestMetrics.ts"
 import { followVerdicts, RequestTraces } from "./RequestTraces.ts"
 import { Places } from "./Places.ts"
+import type { RealtimeOptions } from "./realtime/RealtimeOptions.ts"
 import * as Resolution from "./Resolution.ts"
 
 const log = logOf("requests")
@@ -56,6 +57,8 @@ export interface GatewayOptions {
   readonly budgets?: BudgetOptions
   /** How small requests for vectors share their calls, where a route does not say; absent: not at all. */
   readonly embedBatching?: EmbedBatching
+  /** How long realtime sessions may last, and what they may send. */
+  readonly realtime?: RealtimeOptions
 }
 
 /** How requests are charged to budgets. */

@@ -7,6 +7,7 @@
 import { Context, type Effect, type Redacted, type Scope, type Stream } from "effect"
 import type { EndpointClass } from "./Breakers.ts"
 import type { ProviderError } from "./Provider.ts"
+import type { RealtimeChannel } from "./Realtime.ts"
 
 /** One key, or several that are used in turn: one that the upstream refuses or limits is passed over. */
 export type Secret = Redacted.Redacted | ReadonlyArray<Redacted.Redacted>
@@ -93,12 +94,36 @@ export interface UpstreamStream extends UpstreamHead {
   readonly complete: () => void
 }
 
+/** A request for a connection that goes both ways: a WebSocket (RFC 6455). */
+export interface UpstreamConnect {
+  /** Appended to the base URL, starting with `/`. */
+  readonly path: string
+  readonly headers?: Readonly<Record<string, string>>
+  /** How long it may take until the connection stands, ms. */
+  readonly connectTimeout?: number
+  readonly endpoint: EndpointClass
+  /** Connects whatever the breaker says; the outcome counts all the same. */
+  readonly force?: boolean
+  /** The largest message that is taken, bytes; a larger one ends the connection with code 1009. */
+  readonly maxFrameBytes: number
+}
+
+/** A connection that stands, or the answer of an upstream that refused it. */
+export interface UpstreamConnection extends UpstreamHead {
+  /** Set where the connection stands. */
+  readonly channel?: RealtimeChannel
+  /** What the upstream said in its refusal, cut where it is long. */
+  readonly body: string
+}
+
 /** One upstream, ready to be called. Interrupting any of its effects closes the connection at once. */
 export interface Upstream {
   /** Sends a request and reads the whole answer as UTF-8 text. */
   readonly request: (request: UpstreamRequest) => Effect.Effect<UpstreamResponse, ProviderError>
   /** Sends a request and returns as soon as the answer's head is there; the scope owns the connection. */
   readonly stream: (request: UpstreamRequest) => Effect.Effect<UpstreamStream, ProviderError, Scope.Scope>
+  /** Opens a WebSocket, and returns as soon as it stands or is refused; the scope owns it. */
+  readonly connect: (request: UpstreamConnect) => Effect.Effect<UpstreamConnection, ProviderError, Scope.Scope>
 }
 
 /** Opens upstreams. */

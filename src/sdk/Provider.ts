@@ -10,6 +10,7 @@ import type { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import type { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import { ProviderErrorKind } from "./GatewayError.ts"
 import type { Capability, ModelInfo, Prices } from "./Model.ts"
+import type { RealtimeRequest, RealtimeUpstream } from "./Realtime.ts"
 import type { ResolvedTool } from "./Tool.ts"
 
 /** What went wrong in one call to one provider. The only error that a provider fails with. */
@@ -89,6 +90,19 @@ export interface ImageCall {
   readonly force?: boolean
 }
 
+/** One call for a realtime session. */
+export interface RealtimeCall {
+  readonly request: RealtimeRequest
+  /** The model to call; `model.model` is what the provider calls it. */
+  readonly model: ModelInfo
+  /** How long it may take until the connection stands, ms. */
+  readonly connectTimeout: number
+  /** The largest frame that is taken of the provider, bytes. */
+  readonly maxFrameBytes: number
+  /** Set where no other candidate is left, so that an open circuit is no reason not to try. */
+  readonly force?: boolean
+}
+
 /** What one call for vectors may hold at most; larger requests go out in several. */
 export interface EmbedLimits {
   readonly inputs: number
@@ -123,6 +137,8 @@ export interface Provider {
   readonly generateImage?: (call: ImageCall) => Effect.Effect<ImageResponse, ProviderError>
   /** The same in a stream. The upstream's socket is open for exactly as long as it runs. */
   readonly streamImage?: (call: ImageCall) => Stream.Stream<ImageChunk, ProviderError>
+  /** Opens a realtime session. The connection is the scope's, which breaks it off where nobody has closed it. */
+  readonly realtime?: (call: RealtimeCall) => Effect.Effect<RealtimeUpstream, ProviderError, Scope.Scope>
   /** Absent: what today's providers take, 256 inputs and 250,000 tokens. */
   readonly embedLimits?: EmbedLimits
 }

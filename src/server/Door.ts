@@ -12,6 +12,7 @@ import { logOf } from "../sdk/Log.ts"
 import { type Exchange, newRequestId } from "../gateway/Exchange.ts"
 import { describeDefect } from "../gateway/Defect.ts"
 import { RequestMetrics } from "../gateway/RequestMetrics.ts"
+import type { RealtimeRouteOptions } from "./realtime/RealtimeRoutes.ts"
 import { readBody } from "./RequestBody.ts"
 import { requestOptions } from "./RequestHeaders.ts"
 import { exchangeHeaders } from "./ResponseHeaders.ts"
@@ -25,6 +26,7 @@ export interface RouteOptions {
   readonly maxBodyBytes: number
   /** Whether `/metrics` is served; default true. */
   readonly metrics?: boolean
+  readonly realtime?: RealtimeRouteOptions
 }
 
 /** How a dialect tells its callers what went wrong. */
@@ -98,8 +100,8 @@ const errorResponse = (
 }
 
 /** Whether a request asks for work. What administrators and those who look after the gateway ask for is always answered. */
-const isWork = ({ method, url }: HttpServerRequest.HttpServerRequest): boolean =>
-  method === "POST" && !url.startsWith("/llm-gateway/v1/admin/")
+const isWork = ({ headers, method, url }: HttpServerRequest.HttpServerRequest): boolean =>
+  headers["upgrade"] !== undefined || (method === "POST" && !url.startsWith("/llm-gateway/v1/admin/"))
 
 /** What was refused before there was an exchange is in no other figure. */
 const countRefusal = (error: GatewayError): Effect.Effect<void> =>
@@ -108,7 +110,7 @@ const countRefusal = (error: GatewayError): Effect.Effect<void> =>
   })
 
 /**
- * Runs a handler for an authenticated caller. Failures and defects become the dialect's error; an interruption (the
+ * Runs a handler for an authenticated caller, who shows its secret where `secretOf` looks for it. Failures and defects become the dialect's error; an interruption (the
  * caller has gone) stays one, so that everything below is released.
  *
  * Here as everywhere on the way of a request, generator functions are made once and take what they need as arguments. One
@@ -117,7 +119,8 @@ const countRefusal = (error: GatewayError): Effect.Effect<void> =>
  */
 export const visit = <R>(
   door: Door,
-  handle: (visit: Visit) => Effect.Effect<HttpServerResponse.HttpServerResponse, GatewayError, R>
+  handle: (visit: Visit) => Effect.Effect<HttpServerResponse.HttpServerResponse, GatewayError, R>,
+  secretOf: (headers: Headers) => PresentedSecret | undefined = secretIn
 ): Effect.Effect<
   HttpServerResponse.HttpServerResponse,
   never,
@@ -125,7 +128,7 @@ export const visit = <R>(
 > => {
   const admitted = Effect.fnUntraced(function*(visit: Visit) {
     const identity = yield* Identity
-    const caller: Caller = yield* identity.authenticate(secretIn(visit.request.headers))
+    const caller: Caller = yield* identity.authenticate(secretOf(visit.request.headers))
     const options = yield* Effect.fromResult(
       Result.mapError(requestOptions(visit.request.headers, visit.requestId), fail)
     )

@@ -167,7 +167,7 @@ describe("rare, but HTTP", () => {
   it("a websocket is asked for where there is none: an ordinary error", async () => {
     const connection = talk()
     connection.write(head(
-      "GET /v1/realtime",
+      "GET /v1/nothing",
       "Connection: Upgrade",
       "Upgrade: websocket",
       "Sec-WebSocket-Version: 13",

@@ -25,7 +25,7 @@ const codeOf = (error: unknown): string => {
 }
 
 /** The transport's error as the provider's. It names the code alone: messages can hold addresses and header values. */
-const transportError = (provider: string, error: unknown, phase: "connecting" | "answering"): ProviderError => {
+export const transportError = (provider: string, error: unknown, phase: "connecting" | "answering"): ProviderError => {
   const code = codeOf(error)
   return new ProviderError({
     provider,
@@ -45,7 +45,8 @@ const bodyFailures = new WeakSet<ProviderError>()
 /** Whether the request's own body broke it. */
 export const isBodyFailure = (error: ProviderError): boolean => bodyFailures.has(error)
 
-const connectTimeoutError = (provider: string, limit: number): ProviderError =>
+/** The failure of a connection that took too long; `limit` in ms. */
+export const connectTimeoutError = (provider: string, limit: number): ProviderError =>
   new ProviderError({
     provider,
     kind: "transient",
@@ -53,7 +54,8 @@ const connectTimeoutError = (provider: string, limit: number): ProviderError =>
     message: `no connection to the provider within ${limit} ms`
   })
 
-const headersOf = (
+/** An answer's headers, those that are repeated joined. */
+export const headersOf = (
   raw: Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
 ): Record<string, string> => {
   const headers: Record<string, string> = Object.create(null)

@@ -19,6 +19,8 @@ import {
   type Secret,
   type StreamedBody,
   type Upstream,
+  type UpstreamConnect,
+  type UpstreamConnection,
   type UpstreamHead,
   type UpstreamOptions,
   type UpstreamRequest,
@@ -29,6 +31,7 @@ import { ProviderError } from "../../sdk/Provider.ts"
 import * as Circuits from "./Circuits.ts"
 import { Exchange, isBodyFailure } from "./Exchange.ts"
 import * as KeyPool from "./KeyPool.ts"
+import { openSocket, socketUrl } from "./OutboundSocket.ts"
 
 /** Connections to one origin at most; a request beyond them waits, under its connect timer. */
 const maxConnections = 1024
@@ -266,12 +269,13 @@ const makeUpstream = (
     const pool = secrets.length > 1 ? KeyPool.make(provider, secrets, retryAfter) : undefined
 
     /** The request's headers with the credential last, so that nothing can put itself in its place. */
-    const requestHeaders = (request: UpstreamRequest, key: Redacted.Redacted | undefined): Record<string, string> => {
+    const requestHeaders = (
+      { body, headers: asked }: Pick<UpstreamRequest, "body" | "headers">,
+      key: Redacted.Redacted | undefined
+    ): Record<string, string> => {
       const headers: Record<string, string> = { ...ownHeaders }
-      for (const name in request.headers) headers[name.toLowerCase()] = request.headers[name] ?? ""
-      if (isStreamed(request.body) && request.body.bytes !== undefined) {
-        headers["content-length"] = String(request.body.bytes)
-      }
+      for (const name in asked) headers[name.toLowerCase()] = asked[name] ?? ""
+      if (isStreamed(body) && body.bytes !== undefined) headers["content-length"] = String(body.bytes)
       if (key !== undefined) {
         const secret = Redacted.value(key)
         headers[credentialName] = credential?.type === "bearer" ? `Bearer ${secret}` : secret
@@ -428,7 +432,32 @@ const makeUpstream = (
       }
     )
 
-    return { request, stream }
+    const connectOnce = (request: UpstreamConnect, key: Redacted.Redacted | undefined) =>
+      openSocket({
+        provider,
+        url: socketUrl(base.origin, prefix + request.path),
+        headers: requestHeaders(request, key),
+        connectTimeout: request.connectTimeout ?? defaultConnectTimeout,
+        maxFrameBytes: request.maxFrameBytes
+      })
+
+    const connect = Effect.fnUntraced(
+      function*(request: UpstreamConnect): Effect.fn.Return<UpstreamConnection, ProviderError, Scope.Scope> {
+        // A connection that stands has passed the breaker; how long it lasts says nothing more.
+        const permit = yield* Effect.acquireRelease(
+          circuits.get(provider, request.endpoint).admit(request.force === true),
+          (permit) => permit.settle("Ignored")
+        )
+        const exit = yield* Effect.exit(
+          pool === undefined
+            ? connectOnce(request, onlySecret)
+            : pool.send({ send: (key) => connectOnce(request, key), discard: () => {} })
+        )
+        return yield* concluded(permit, exit)
+      }
+    )
+
+    return { request, stream, connect }
   })
 
 /** The keys without repetitions. */

@@ -1,10 +1,10 @@
 /** An Outbound whose requests carry what the context says they should, such as a `traceparent` for the provider. */
 import { Effect, Layer } from "effect"
-import { Outbound, OutboundHeaders, type Upstream, type UpstreamRequest } from "../../sdk/Outbound.ts"
+import { Outbound, OutboundHeaders, type Upstream } from "../../sdk/Outbound.ts"
 
-const told = <A, E, R>(
-  request: UpstreamRequest,
-  send: (request: UpstreamRequest) => Effect.Effect<A, E, R>
+const told = <Request extends { readonly headers?: Readonly<Record<string, string>> }, A, E, R>(
+  request: Request,
+  send: (request: Request) => Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> =>
   Effect.flatMap(
     OutboundHeaders,
@@ -14,7 +14,8 @@ const told = <A, E, R>(
 const telling = (upstream: Upstream): Upstream => ({
   ...upstream,
   request: (request) => told(request, upstream.request),
-  stream: (request) => told(request, upstream.stream)
+  stream: (request) => told(request, upstream.stream),
+  connect: (request) => told(request, upstream.connect)
 })
 
 /** Puts `OutboundHeaders` into all requests of the Outbound below it. */

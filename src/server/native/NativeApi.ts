@@ -23,6 +23,7 @@ import {
   type ServedPaths,
   visit
 } from "../Door.ts"
+import * as RealtimeRoutes from "../realtime/RealtimeRoutes.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as BudgetsApi from "./BudgetsApi.ts"
@@ -168,6 +169,7 @@ const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/chat/completions": "POST",
   "/llm-gateway/v1/embeddings": "POST",
   "/llm-gateway/v1/images": "POST",
+  "/llm-gateway/v1/realtime": "GET",
   "/llm-gateway/v1/jobs": "GET, HEAD, POST",
   "/llm-gateway/v1/jobs/:id": "DELETE, GET, HEAD",
   "/llm-gateway/v1/jobs/:id/webhook/redeliver": "POST",
@@ -236,5 +238,6 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
       ])
     ),
     HttpApiScalar.layer(GatewayApi, { path: "/docs" }),
+    RealtimeRoutes.layer(door, "/llm-gateway/v1/realtime", options.realtime),
     ownsRest ? otherwise(door, "/*", served(options.metrics !== false)) : Layer.empty
   )

@@ -21,6 +21,7 @@ import {
   type ServedPaths,
   visit
 } from "../Door.ts"
+import * as RealtimeRoutes from "../realtime/RealtimeRoutes.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as ResponsesDialect from "./ResponsesDialect.ts"
@@ -122,6 +123,7 @@ const served: ServedPaths = {
   "/v1/embeddings": "POST",
   "/v1/images/generations": "POST",
   "/v1/models": "GET, HEAD",
+  "/v1/realtime": "GET",
   ...ResponsesDialect.served
 }
 
@@ -131,6 +133,7 @@ export const layer = (options: RouteOptions) =>
     HttpRouter.add("POST", "/v1/chat/completions", completions(options)),
     HttpRouter.add("POST", "/v1/embeddings", embeddings(options)),
     HttpRouter.add("POST", "/v1/images/generations", images(options)),
+    RealtimeRoutes.layer(door, "/v1/realtime", options.realtime),
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
     otherwise(door, "/v1/*", served)

@@ -10,11 +10,13 @@ import { sse } from "../../../wire/Framing.ts"
 import { decodeModels, openAiChat } from "../../../wire/openai/OpenAiChat.ts"
 import { openAiEmbeddings } from "../../../wire/openai/OpenAiEmbeddings.ts"
 import { openAiImages } from "../../../wire/openai/OpenAiImages.ts"
+import { openAiRealtime } from "../../../wire/openai/realtime/OpenAiRealtime.ts"
 import { openAiResponses, wire as responsesWire } from "../../../wire/openai/responses/OpenAiResponses.ts"
 import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 import * as HttpChat from "../HttpChat.ts"
 import * as HttpEmbed from "../HttpEmbed.ts"
 import * as HttpImage from "../HttpImage.ts"
+import * as HttpRealtime from "../HttpRealtime.ts"
 import * as KeptResponses from "./KeptResponses.ts"
 
 /** Options of the OpenAI plugin; `baseUrl` includes the version, as in the OpenAI SDKs. */
@@ -96,6 +98,7 @@ export const layer = (options: Options = {}) =>
       ...chatOver(chatAt(endpoint), chatAtResponses(responses, options.apiKey ?? options.apiKeys?.[0]), mode),
       embed: HttpEmbed.embed(endpoint, openAiEmbeddings, "/embeddings"),
       generateImage: HttpImage.generateImage(endpoint, openAiImages, "/images/generations"),
-      streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations")
+      streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations"),
+      realtime: HttpRealtime.realtime(endpoint, openAiRealtime, "/realtime")
     }
   }))

@@ -4,7 +4,8 @@
  * stream, a slow first token) it does when told, by the model's name or by directives in the prompt (`Directives.ts`).
  *
  * Models: `echo`, `lorem`, `tools`, `json`, `vision`, `slow-<ms>`, `fail-<status>`, `fail-context_length`,
- * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`, `image`.
+ * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`, `image`,
+ * `realtime`.
  */
 import { Cause, Clock, Effect, type Layer, type Pull, Stream } from "effect"
 import type { Alternative, ChatChunk, ChatResponse, PartDelta } from "../../../sdk/Chat.ts"
@@ -12,6 +13,7 @@ import type { Part } from "../../../sdk/Content.ts"
 import type { Capability, Prices } from "../../../sdk/Model.ts"
 import * as Provider from "../../../sdk/Provider.ts"
 import * as Pictures from "./Pictures.ts"
+import * as Realtime from "./Realtime.ts"
 import { embed } from "./Vectors.ts"
 import { contextWindow, decide, type Outcome, type Script, type ScriptChoice, type ScriptPart } from "./Script.ts"
 
@@ -35,6 +37,13 @@ const mediaCapabilities: ReadonlyArray<Capability> = [
   "audio_input",
   "video_input",
   "document_input"
+]
+
+const realtimeCapabilities: ReadonlyArray<Capability> = [
+  "text_input",
+  "audio_input",
+  "audio_output",
+  "realtime_audio"
 ]
 
 /** Invented, and easy to reckon with: a dollar a million tokens in, two out. */
@@ -64,7 +73,11 @@ const models: ReadonlyArray<Provider.DiscoveredModel> = [
   model("tokens-100", "Sandbox: 100 tokens"),
   model("tokens-100-at-50", "Sandbox: 100 tokens, 50 a second"),
   model("embed", "Sandbox: vectors by the words of a text", ["text_input", "embeddings"]),
-  model("image", "Sandbox: small pictures by the prompt", ["text_input", "image_output"])
+  model("image", "Sandbox: small pictures by the prompt", ["text_input", "image_output"]),
+  {
+    ...model("realtime", "Sandbox: says back what it hears", realtimeCapabilities),
+    prices: { ...prices, inputAudioMtok: 10, outputAudioMtok: 20 }
+  }
 ]
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -223,7 +236,7 @@ export const make = (slug: string): Provider.Provider => {
     kind: "sandbox",
     wire: "sandbox",
     unlistedModels: "allow",
-    defaultCapabilities: [...capabilities, "embeddings", "image_output"],
+    defaultCapabilities: [...capabilities, "embeddings", "image_output", "realtime_audio"],
     discover: Effect.succeed(models),
     chat: (call) =>
       Effect.suspend(() => {
@@ -239,7 +252,8 @@ export const make = (slug: string): Provider.Provider => {
       }),
     embed: ({ model, request }) => embed(request, model.model, slug),
     generateImage: ({ model, request }) => Pictures.generate(request, model.model),
-    streamImage: ({ request }) => Pictures.stream(request)
+    streamImage: ({ request }) => Pictures.stream(request),
+    realtime: ({ model }) => Realtime.open(model.model)
   }
 }
 
