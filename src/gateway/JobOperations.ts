@@ -96,7 +96,13 @@ const JobContext = Schema.fromJsonString(Schema.Struct({
     user: Schema.optionalKey(Schema.String),
     tags: Schema.optionalKey(Schema.Array(Schema.String)),
     conversationId: Schema.optionalKey(Schema.String),
-    wire: Schema.optionalKey(Schema.String)
+    wire: Schema.optionalKey(Schema.String),
+    traceParent: Schema.optionalKey(Schema.Struct({
+      traceId: Schema.String,
+      spanId: Schema.String,
+      sampled: Schema.Boolean,
+      state: Schema.optionalKey(Schema.String)
+    }))
   })
 }))
 
