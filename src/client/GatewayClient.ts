@@ -89,7 +89,8 @@ const overRpc = Effect.fnUntraced(function*(
     job: (id, options) => called((headers) => client.job({ id, ...options }, { headers })),
     watchJob: (id) => streamed((headers) => client.watchJob({ id }, { headers })),
     jobs: (question = {}) => called((headers) => client.jobs(question, { headers })),
-    cancelJob: (id) => called((headers) => client.cancelJob({ id }, { headers }))
+    cancelJob: (id) => called((headers) => client.cancelJob({ id }, { headers })),
+    redeliverWebhook: (id) => called((headers) => client.redeliverWebhook({ id }, { headers }))
   }
 })
 

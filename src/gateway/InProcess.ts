@@ -106,6 +106,7 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
         Effect.flatMap(running, ({ get, wait }) => waitMs > 0 ? wait(id, Math.min(maxJobWait, waitMs)) : get(id)),
       watchJob: (id) => Stream.unwrap(Effect.map(running, ({ changes }) => changes(id))),
       jobs: (question = {}) => Effect.flatMap(running, ({ list }) => list(question)),
+      redeliverWebhook: (id) => Effect.flatMap(running, ({ redeliver }) => redeliver(id)),
       cancelJob: (id) => Effect.flatMap(running, ({ cancel }) => cancel(id))
     })
   })

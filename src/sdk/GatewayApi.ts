@@ -490,6 +490,16 @@ const cancelJob = HttpApiEndpoint.delete("cancelJob", "/jobs/:id", {
   override: { security }
 }))
 
+const redeliverWebhook = HttpApiEndpoint.post("redeliverWebhook", "/jobs/:id/webhook/redeliver", {
+  params: { id: Schema.String },
+  success: Job.annotate({ identifier: "JobToldAgain", httpApiStatus: 202 }),
+  error: [invalid, unauthorized, noSuchJob, jobExpired, problem(503, "store_unavailable")]
+}).annotateMerge(OpenApi.annotations({
+  summary: "Call a webhook again",
+  description: "Calls the webhook of a job that has ended once more, and repeatedly where that fails.",
+  override: { security }
+}))
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Administration
 // ---------------------------------------------------------------------------------------------------------------------
@@ -567,7 +577,7 @@ export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("embeddings").add(embed).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("images").add(image).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("speech").add(speak).prefix("/llm-gateway/v1"),
-  HttpApiGroup.make("jobs").add(createJob, listJobs, getJob, cancelJob).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("jobs").add(createJob, listJobs, getJob, cancelJob, redeliverWebhook).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("usage").add(usage, budgets).prefix("/llm-gateway/v1"),

@@ -102,6 +102,8 @@ export interface GatewayCalls<E = never> {
   readonly jobs: (question?: JobQuestion) => Effect.Effect<JobList, GatewayError | E>
   /** Cancels a job, wherever it runs; one that has ended stays as it is. */
   readonly cancelJob: (id: string) => Effect.Effect<Job, GatewayError | E>
+  /** Calls the webhook of a job that has ended once more. */
+  readonly redeliverWebhook: (id: string) => Effect.Effect<Job, GatewayError | E>
 }
 
 /** The calls of the gateway in this process. Runs as the `CurrentCaller`. `InProcess.layer` has it for a `Gateway`. */

@@ -50,5 +50,6 @@ export class GatewayRpc extends RpcGroup.make(
   Rpc.make("job", { payload: JobToLookAt, success: Job, error }),
   Rpc.make("watchJob", { payload: { id: Schema.String }, success: Job, error, stream: true }),
   Rpc.make("jobs", { payload: JobQuestion, success: JobList, error }),
-  Rpc.make("cancelJob", { payload: { id: Schema.String }, success: Job, error })
+  Rpc.make("cancelJob", { payload: { id: Schema.String }, success: Job, error }),
+  Rpc.make("redeliverWebhook", { payload: { id: Schema.String }, success: Job, error })
 ).middleware(GatewayCaller) {}

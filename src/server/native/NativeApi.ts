@@ -207,6 +207,7 @@ const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/realtime": "GET",
   "/llm-gateway/v1/jobs": "GET, HEAD, POST",
   "/llm-gateway/v1/jobs/:id": "DELETE, GET, HEAD",
+  "/llm-gateway/v1/jobs/:id/webhook/redeliver": "POST",
   "/llm-gateway/v1/models": "GET, HEAD",
   "/llm-gateway/v1/routes": "GET, HEAD",
   "/llm-gateway/v1/usage": "GET, HEAD",
@@ -247,6 +248,7 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
             .handleRaw("listJobs", () => jobs.list)
             .handleRaw("getJob", () => jobs.get)
             .handleRaw("cancelJob", () => jobs.cancel)
+            .handleRaw("redeliverWebhook", () => jobs.redeliver)
         }),
         HttpApiBuilder.group(GatewayApi, "models", (handlers) => handlers.handleRaw("models", () => models)),
         HttpApiBuilder.group(GatewayApi, "routes", (handlers) => {

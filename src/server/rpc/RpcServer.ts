@@ -94,7 +94,8 @@ const handlers = GatewayRpc.toLayer(Effect.map(GatewayInProcess, (gateway) =>
     job: ({ id, ...options }) => gateway.job(id, options),
     watchJob: ({ id }) => gateway.watchJob(id),
     jobs: gateway.jobs,
-    cancelJob: ({ id }) => gateway.cancelJob(id)
+    cancelJob: ({ id }) => gateway.cancelJob(id),
+    redeliverWebhook: ({ id }) => gateway.redeliverWebhook(id)
   })))
 
 // ---------------------------------------------------------------------------------------------------------------------
