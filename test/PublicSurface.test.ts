@@ -18,15 +18,15 @@ const own = names(`
 /** Of `llm-gateway/sdk`: what plugins and callers share. */
 const shared = names(`
   AuditSink AuditSinkRegistry AuditTrail Breakers BudgetExceeded RefusedConfiguration tenantsOf BudgetInfo BudgetList Budgets
-  CandidateInfo CapabilityNotSupported Chat ChatEvent ChatStream Configuration ConfigurationStatus Content CurrentCaller CurrentRequest
+  CandidateInfo CapabilityNotSupported Chat ChatEvent ChatStream Configuration ConfigurationStatus ConnectionPools Content CurrentCaller CurrentRequest
   Embedding Explanation FileNotFound Forbidden GatewayApi GatewayCaller GatewayError GatewayErrorReason
   GatewayInProcess GatewayRpc Gts HealthInfo
   Identity Image Interceptor InterceptorRegistry InternalError InvalidSchemaId Issue Job JobExpired JobNotFound JobStore
   KeyJson Keys MethodNotAllowed Model ModelDeprecated ModelList ModelNotApproved ModelNotFound
   ModelRegistry NotFound Operation Outbound OutboundHeaders Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
   ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited
-  RateLimits Realtime RealtimeSocket RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound
-  StoreUnavailable Tenants TimeoutPhase TokenCount Tool TypeRegistry Unauthorized Usage UsageGroup UsageLog UsageQuestion
+  RateLimits Realtime RealtimeSocket RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound Speech
+  StoreStates StoreUnavailable Tenants TimeoutPhase TokenCount Tool TypeRegistry Unauthorized Usage UsageGroup UsageLog UsageQuestion
   UsageReport UsageReportRow UsageSink UsageSinkRegistry ValidationError Windows credentialsExhausted
   FetchError FetchFailure FileStorage PublicFetch
   fail fileIdOf fileNotFound filesPath fileStorage fileUrl invalid isFileId isTimeZone noFiles openFile signedUrl timeoutOf windowAt

@@ -77,6 +77,8 @@ const overRpc = Effect.fnUntraced(function*(
     embed: (request) => called((headers) => client.embed(request, { headers })),
     image: (request) => called((headers) => client.image(request, { headers })),
     streamImage: (request) => streamed((headers) => client.streamImage(request, { headers })),
+    speak: (request) => called((headers) => client.speak(request, { headers })),
+    streamSpeech: (request) => streamed((headers) => client.streamSpeech(request, { headers })),
     models: called((headers) => client.models(undefined, { headers })),
     model: (id) => called((headers) => client.model({ id }, { headers })),
     routes: called((headers) => client.routes(undefined, { headers })),
@@ -87,7 +89,8 @@ const overRpc = Effect.fnUntraced(function*(
     job: (id, options) => called((headers) => client.job({ id, ...options }, { headers })),
     watchJob: (id) => streamed((headers) => client.watchJob({ id }, { headers })),
     jobs: (question = {}) => called((headers) => client.jobs(question, { headers })),
-    cancelJob: (id) => called((headers) => client.cancelJob({ id }, { headers }))
+    cancelJob: (id) => called((headers) => client.cancelJob({ id }, { headers })),
+    redeliverWebhook: (id) => called((headers) => client.redeliverWebhook({ id }, { headers }))
   }
 })
 

@@ -132,12 +132,18 @@ const Auth = section({
 // tenants
 // ------------------------------------------------------------------------------------------------------------------
 
+const WebhookSecret = matching(
+  /^(?:whsec_[A-Za-z0-9+/]{32,}={0,2})?$/u,
+  "expected whsec_ and the base64 of at least 24 bytes"
+)
+
 const Tenant = section({
   parent: Schema.optionalKey(Text),
   models: Schema.optionalKey(Schema.Array(Text)),
   rate_limits: defaulted(Schema.Array(RateLimit), []),
   budgets: defaulted(Schema.Array(Budget), []),
   interceptors: defaulted(Schema.Array(Text), []),
+  webhook_secrets: defaulted(secrets(WebhookSecret), []),
   capture_content: defaulted(Switch, false)
 })
 

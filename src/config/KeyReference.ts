@@ -239,6 +239,12 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "Interceptors that its requests, and those of the tenants below it, go through."
   ),
   on(
+    "tenants.<name>.webhook_secrets",
+    "list of secrets",
+    "[]",
+    "What calls to the webhooks of its jobs, and of those of the tenants below it, are signed with: `whsec_` and base64. Each of them signs."
+  ),
+  on(
     "tenants.<name>.capture_content",
     "true, false",
     "false",

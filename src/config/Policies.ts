@@ -34,6 +34,7 @@ const policyOf = (name: string, tenant: TenantConfig): TenantPolicy => ({
   ...restrictionsOf(tenant),
   name,
   interceptors: tenant.interceptors,
+  webhookSecrets: tenant.webhookSecrets,
   ...(tenant.parent === undefined ? {} : { parent: tenant.parent })
 })
 

@@ -3,8 +3,9 @@
  * audit events and jobs. What nothing in the configuration needs is not opened.
  */
 import { NodeRedis } from "@effect/platform-node"
-import { Clock, Effect, Layer, Redacted } from "effect"
+import { Clock, Duration, Effect, Layer, Redacted } from "effect"
 import { FetchHttpClient } from "effect/http"
+import { SqlClient } from "effect/sql"
 import * as Audit from "../gateway/Audit.ts"
 import * as BudgetsPostgres from "../modules/budgets/BudgetsPostgres.ts"
 import * as BudgetsRedis from "../modules/budgets/BudgetsRedis.ts"
@@ -27,6 +28,7 @@ import * as UsageNoop from "../plugins/usage/noop/UsageNoop.ts"
 import * as UsageSql from "../plugins/usage/sql/UsageSql.ts"
 import { type AuditEventType, AuditSinkRegistry, AuditTrail } from "../sdk/AuditSink.ts"
 import { type KeyInfo, Keys } from "../sdk/Identity.ts"
+import { type StoreState, StoreStates } from "../sdk/StoreStates.ts"
 import { Tenants } from "../sdk/Tenant.ts"
 import type { AuthKeyConfig, GatewayConfig } from "./GatewayConfig.ts"
 import { policiesOf, restrictionsOf } from "./Policies.ts"
@@ -185,6 +187,34 @@ const auditSink = (sink: GatewayConfig["audit"]["sinks"][number], { sql }: Conne
   }
 }
 
+/** Longest wait for a store that is asked whether it answers. */
+const patience = "1 second"
+
+/** Asks a store something small. */
+const asked = <E>(store: StoreState["store"], question: Effect.Effect<unknown, E>): Effect.Effect<StoreState> =>
+  Effect.timed(Effect.isSuccess(Effect.timeout(question, patience))).pipe(
+    Effect.map(([took, answers]) => ({ store, answers, ms: Math.round(Duration.toMillis(took)) }))
+  )
+
+const sqlState = Effect.map(SqlClient.SqlClient, (sql) => asked("sql", sql`SELECT 1`))
+
+const redisState = Effect.map(
+  NodeRedis.NodeRedis,
+  ({ client }) => asked("redis", Effect.tryPromise(() => client.ping()))
+)
+
+const storeStates = ({ storage }: GatewayConfig, { redis, sql }: Connections) => {
+  const states = (questions: ReadonlyArray<Effect.Effect<StoreState>>): StoreStates["Service"] => ({
+    states: Effect.all(questions, { concurrency: "unbounded" })
+  })
+  return storage.redis === undefined
+    ? Layer.effect(StoreStates, Effect.map(sqlState, (state) => states([state]))).pipe(Layer.provide(sql))
+    : Layer.effect(StoreStates, Effect.map(Effect.all([sqlState, redisState]), states)).pipe(
+      Layer.provide(sql),
+      Layer.provide(redis)
+    )
+}
+
 /** Whether budgets and usage records are in one database, so that both can be written in one transaction. */
 const isOneLedger = (config: GatewayConfig): boolean => keepsBudgets(config) && keepsUsage(config)
 
@@ -207,6 +237,7 @@ export const layer = (config: GatewayConfig) => {
     Audit.layerWith({ lingerMs: eventsGather }),
     JobStoreSql.layer.pipe(Layer.provide(to.sql)),
     files(config, to),
+    storeStates(config, to),
     hasLimits(config) ? rateLimits(config, to) : Layer.empty,
     isOneLedger(config) ? UsageSql.ledgerTransaction.pipe(Layer.provide(to.sql)) : Layer.empty,
     hasBudgets(config) ? budgets(config, to) : Layer.empty

@@ -21,6 +21,7 @@ import type { Interceptor, InterceptorContext } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ChatCall, ProviderError } from "../sdk/Provider.ts"
+import type { SpeechChunk, SpeechRequest } from "../sdk/Speech.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import { accountResponse, StreamAccount } from "./Accounting.ts"
 import { attemptChat, attemptStream } from "./Attempt.ts"
@@ -39,6 +40,7 @@ import * as Pipeline from "./Pipeline.ts"
 import * as Realtime from "./realtime/Realtime.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
 import type { Candidate, Plan } from "./Plan.ts"
+import { type Keep, keeping, streamedSpeech } from "./SpeechOperation.ts"
 import { checkResponse, compile, streamChecker } from "./StructuredOutput.ts"
 import * as TokenCounting from "./TokenCount.ts"
 import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } from "./ToolNames.ts"
@@ -80,6 +82,10 @@ export class Gateway extends Context.Service<Gateway, {
   readonly image: (request: ImageRequest, exchange?: Exchange) => Effect.Effect<ImageResponse, GatewayError>
   /** Asks for pictures in a stream; what fails before the first of them fails here. The scope is the stream's life. */
   readonly openImage: StreamOperation.Open<ImageRequest, ImageChunk>
+  /** Asks for speech, which is kept in the gateway's files; `not_found` where it keeps none. */
+  readonly speak: Keep
+  /** Asks for speech in a stream; what fails before the first sound fails here. The scope is the stream's life. */
+  readonly openSpeech: StreamOperation.Open<SpeechRequest, SpeechChunk>
   /**
    * Opens a realtime session: what fails until the provider is connected fails here. The caller is connected by `run`. The
    * scope is the session's life.
@@ -136,6 +142,7 @@ const make = Effect.fnUntraced(function*(
   const { admission, began, finish, health, interceptors, ledger, resolve, watched } = pipeline
   const count = TokenCounting.make({ pipeline, types })
   const breakers = yield* Effect.serviceOption(Breakers)
+  const openSpeech = StreamOperation.make(pipeline, streamedSpeech)
   const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
 
   const admitted = Effect.fnUntraced(
@@ -306,6 +313,8 @@ const make = Effect.fnUntraced(function*(
     ),
     image: WholeOperation.make(pipeline, imageOperation),
     openImage: StreamOperation.make(pipeline, streamedImages),
+    speak: yield* keeping(openSpeech),
+    openSpeech,
     openRealtime: Realtime.make(pipeline, models, options.realtime),
     countTokens: (request, exchange) =>
       Effect.flatMap(

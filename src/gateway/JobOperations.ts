@@ -9,6 +9,7 @@ import { validationError } from "../sdk/Issues.ts"
 import type { JobOperation } from "../sdk/Job.ts"
 import { RestrictionsJson, restrictionsOf } from "../sdk/KeyJson.ts"
 import { RoutePolicy } from "../sdk/Routes.ts"
+import { SpeechRequest, SpeechResponse } from "../sdk/Speech.ts"
 import type { Gateway } from "./Gateway.ts"
 
 /** One kind of job. */
@@ -28,6 +29,8 @@ const decodeChat = Schema.decodeUnknownResult(ChatRequest, strictly)
 const encodeChat = Schema.encodeSync(ChatAnswer)
 const decodeImage = Schema.decodeUnknownResult(ImageRequest, strictly)
 const encodeImage = Schema.encodeSync(ImageResponse)
+const decodeSpeech = Schema.decodeUnknownResult(SpeechRequest, strictly)
+const encodeSpeech = Schema.encodeSync(SpeechResponse)
 const decodeEmbedding = Schema.decodeUnknownResult(EmbeddingRequest, strictly)
 const encodeEmbedding = Schema.encodeSync(EmbeddingResponse)
 
@@ -67,6 +70,17 @@ export const make = (gateway: Gateway["Service"]): Readonly<Record<JobOperation,
         Effect.flatMap(decoded(decodeImage(request)), (asked) => gateway.image(asked)),
         (response) => JSON.stringify(encodeImage(response))
       )
+  },
+  speak: {
+    check: Effect.fnUntraced(function*(request) {
+      const asked = yield* decoded(decodeSpeech(request))
+      return asked.stream === true ? yield* fail(wholeOnly) : asked.model
+    }),
+    run: (request) =>
+      Effect.map(
+        Effect.flatMap(decoded(decodeSpeech(request)), (asked) => gateway.speak(asked)),
+        (response) => JSON.stringify(encodeSpeech(response))
+      )
   }
 })
 
@@ -96,7 +110,13 @@ const JobContext = Schema.fromJsonString(Schema.Struct({
     user: Schema.optionalKey(Schema.String),
     tags: Schema.optionalKey(Schema.Array(Schema.String)),
     conversationId: Schema.optionalKey(Schema.String),
-    wire: Schema.optionalKey(Schema.String)
+    wire: Schema.optionalKey(Schema.String),
+    traceParent: Schema.optionalKey(Schema.Struct({
+      traceId: Schema.String,
+      spanId: Schema.String,
+      sampled: Schema.Boolean,
+      state: Schema.optionalKey(Schema.String)
+    }))
   })
 }))
 

@@ -7,12 +7,15 @@ import { createHash, randomBytes } from "node:crypto"
 import { CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
 import type { NewJobOptions } from "../sdk/GatewayCalls.ts"
 import { fail, type GatewayError, invalid, NotFound } from "../sdk/GatewayError.ts"
-import { isFinal, type Job, JobFailure, type JobList, type JobQuestion, type NewJob } from "../sdk/Job.ts"
+import { isFinal, Job, JobFailure, type JobList, type JobQuestion, type NewJob } from "../sdk/Job.ts"
 import { type JobChange, JobStore, type StoredJob } from "../sdk/JobStore.ts"
+import { PublicFetch } from "../sdk/PublicFetch.ts"
+import { Tenants } from "../sdk/Tenant.ts"
 import { UsageLog } from "../sdk/UsageLog.ts"
 import { Gateway } from "./Gateway.ts"
 import * as JobOperations from "./JobOperations.ts"
 import * as JobRunner from "./JobRunner.ts"
+import * as JobWebhooks from "./JobWebhooks.ts"
 
 /** How jobs are run and kept. */
 export interface JobsOptions {
@@ -26,6 +29,8 @@ export interface JobsOptions {
   readonly maxUnfinished?: number
   /** How often this process looks for what nobody has told it of, ms; default 1,000. */
   readonly pollMs?: number
+  /** Before the first repetition of a webhook's call, ms; default 5,000. Further ones wait longer and longer. */
+  readonly webhookRetryMs?: number
 }
 
 /** Jobs in one process. */
@@ -51,6 +56,10 @@ export class Jobs extends Context.Service<Jobs, {
   readonly list: (question: JobQuestion) => Effect.Effect<JobList, GatewayError>
   /** Cancels a job, wherever it runs: its provider's connection closes. One that has ended stays as it is. */
   readonly cancel: (id: string) => Effect.Effect<Job, GatewayError>
+  /**
+   * Calls the webhook of a job that has ended once more. Fails with `validation_error` where the job has none, or has not ended.
+   */
+  readonly redeliver: (id: string) => Effect.Effect<Job, GatewayError>
   /** What this process has to do with jobs. */
   readonly counts: () => JobCounts
 }>()("llm-gateway/gateway/Jobs") {
@@ -98,20 +107,44 @@ const seen = (job: StoredJob): Job => ({
   ...(job.finishedAt === undefined ? {} : { finishedAt: isoOf(job.finishedAt) }),
   expiresAt: isoOf(job.expiresAt),
   ...(job.result === undefined ? {} : { result: parseResult(job.result) }),
-  ...(job.error === undefined ? {} : { error: parseFailure(job.error) })
+  ...(job.error === undefined ? {} : { error: parseFailure(job.error) }),
+  ...(job.webhook === undefined ? {} : { webhook: job.webhook })
 })
+
+const encodeJob = Schema.encodeSync(Job)
+
+const noWebhook = fail(invalid("id", "the job has no webhook"))
+const notEnded = fail(invalid("id", "the job has not ended; its webhook is called when it has"))
 
 const keyReused = fail(
   invalid("idempotency-key", "was used for another request before; take a new key for a new request")
 )
 
 const make = Effect.fnUntraced(function*(
-  { concurrency = 16, leaseMs = defaultLease, maxUnfinished = 10_000, pollMs = 1_000, ttlMs = defaultTtl }: JobsOptions
+  {
+    concurrency = 16,
+    leaseMs = defaultLease,
+    maxUnfinished = 10_000,
+    pollMs = 1_000,
+    ttlMs = defaultTtl,
+    webhookRetryMs = 5_000
+  }: JobsOptions
 ) {
   const store = yield* JobStore
   const kinds = JobOperations.make(yield* Gateway)
   const log = Option.getOrUndefined(yield* Effect.serviceOption(UsageLog))
   const runner = yield* JobRunner.make(store, kinds, log, { concurrency, leaseMs, pollMs, ttlMs })
+  const tenants = Option.getOrUndefined(yield* Effect.serviceOption(Tenants))
+  const out = Option.getOrUndefined(yield* Effect.serviceOption(PublicFetch))
+  if (out !== undefined) {
+    yield* JobWebhooks.run(store, tenants, out, {
+      concurrency,
+      pollMs,
+      retryMs: webhookRetryMs,
+      shown: seen,
+      encode: encodeJob
+    })
+  }
 
   const get = Effect.fnUntraced(function*(id: string) {
     const { tenant } = yield* CurrentCaller
@@ -141,7 +174,10 @@ const make = Effect.fnUntraced(function*(
     }))
 
   return Jobs.of({
-    create: Effect.fn("Jobs.create")(function*({ onInterruption = "run_again", operation, request }, options = {}) {
+    create: Effect.fn("Jobs.create")(function*(
+      { onInterruption = "run_again", operation, request, webhook },
+      options = {}
+    ) {
       const { idempotencyKey } = options
       if (idempotencyKey !== undefined && !/^[\x21-\x7e]{1,256}$/.test(idempotencyKey)) {
         return yield* fail(invalid("idempotency-key", `expected 1 to ${maxKey} characters of printable ASCII`))
@@ -149,7 +185,9 @@ const make = Effect.fnUntraced(function*(
       const caller = yield* CurrentCaller
       const text = JSON.stringify(request)
       const model = yield* kinds[operation].check(request)
-      const fingerprint = createHash("sha256").update(JSON.stringify([operation, onInterruption, text])).digest("hex")
+      if (webhook !== undefined) yield* JobWebhooks.check(webhook.url, caller.tenant, tenants, out)
+      const asked = [operation, onInterruption, text, ...(webhook === undefined ? [] : [webhook.url])]
+      const fingerprint = createHash("sha256").update(JSON.stringify(asked)).digest("hex")
       const job = yield* store.create({
         id: newId(yield* Clock.currentTimeMillis),
         tenant: caller.tenant,
@@ -161,7 +199,8 @@ const make = Effect.fnUntraced(function*(
         request: text,
         context: JobOperations.contextOf(caller, yield* CurrentRequest),
         ttlMs,
-        maxUnfinished
+        maxUnfinished,
+        ...(webhook === undefined ? {} : { webhookUrl: webhook.url })
       })
       return job.fingerprint === fingerprint ? seen(job) : yield* keyReused
     }),
@@ -195,6 +234,13 @@ const make = Effect.fnUntraced(function*(
       const job = yield* store.cancel(tenant, id, ttlMs)
       if (job.status === "cancelled") yield* runner.stop(id)
       return seen(job)
+    }),
+
+    redeliver: Effect.fn("Jobs.redeliver")(function*(id) {
+      const { tenant } = yield* CurrentCaller
+      const job = yield* store.redeliver(tenant, id)
+      if (job.webhook === undefined) return yield* noWebhook
+      return isFinal(job.status) ? seen(job) : yield* notEnded
     }),
 
     counts: () => ({ running: runner.running(), ended: runner.ended })

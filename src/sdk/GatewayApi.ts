@@ -13,6 +13,7 @@ import { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import { Issue } from "./GatewayError.ts"
 import { IssuedKeyJson, KeyJson, KeyListJson, NewKeyJson, RotationJson } from "./KeyJson.ts"
 import { ImageRequest, ImageResponse } from "./Image.ts"
+import { SpeechRequest, SpeechResponse } from "./Speech.ts"
 import { Job, JobList, JobOperation, JobStatus, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
 import { Operation as OperationName } from "./Operation.ts"
@@ -143,6 +144,22 @@ const image = HttpApiEndpoint.post("image", "/images", {
   description:
     "Asks a model for pictures, all of them at once or (with `stream: true`) as server-sent events ending in `[DONE]`, with pictures " +
     "that are not finished yet before each finished one where `partial_images` asks for them.",
+  override: { security }
+}))
+
+const speak = HttpApiEndpoint.post("speak", "/speech", {
+  payload: SpeechRequest.annotate({ identifier: "SpeechRequest" }),
+  success: [
+    SpeechResponse.annotate({ identifier: "SpeechResponse" }),
+    Schema.Uint8Array.pipe(HttpApiSchema.asUint8Array({ contentType: "audio/*" })),
+    HttpApiSchema.StreamSse({ events: ChatEvent })
+  ],
+  error: failures
+}).annotateMerge(OpenApi.annotations({
+  summary: "Speech",
+  description:
+    "Has a text said. The sound is kept as a file, whose address is the answer; with `stream: true` it is the answer itself, as it " +
+    "comes, and with `stream_format: sse` beside it server-sent events ending in `[DONE]`, with the sound in base64.",
   override: { security }
 }))
 
@@ -473,6 +490,16 @@ const cancelJob = HttpApiEndpoint.delete("cancelJob", "/jobs/:id", {
   override: { security }
 }))
 
+const redeliverWebhook = HttpApiEndpoint.post("redeliverWebhook", "/jobs/:id/webhook/redeliver", {
+  params: { id: Schema.String },
+  success: Job.annotate({ identifier: "JobToldAgain", httpApiStatus: 202 }),
+  error: [invalid, unauthorized, noSuchJob, jobExpired, problem(503, "store_unavailable")]
+}).annotateMerge(OpenApi.annotations({
+  summary: "Call a webhook again",
+  description: "Calls the webhook of a job that has ended once more, and repeatedly where that fails.",
+  override: { security }
+}))
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Administration
 // ---------------------------------------------------------------------------------------------------------------------
@@ -549,7 +576,8 @@ export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("chat").add(chat).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("embeddings").add(embed).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("images").add(image).prefix("/llm-gateway/v1"),
-  HttpApiGroup.make("jobs").add(createJob, listJobs, getJob, cancelJob).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("speech").add(speak).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("jobs").add(createJob, listJobs, getJob, cancelJob, redeliverWebhook).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("usage").add(usage, budgets).prefix("/llm-gateway/v1"),

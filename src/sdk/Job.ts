@@ -12,7 +12,7 @@ export type JobStatus = typeof JobStatus.Type
 export const isFinal = (status: JobStatus): boolean => status !== "pending" && status !== "running"
 
 /** What a job can run. */
-export const JobOperation = Schema.Literals(["chat", "embed", "image"])
+export const JobOperation = Schema.Literals(["chat", "embed", "image", "speak"])
 export type JobOperation = typeof JobOperation.Type
 
 /**
@@ -25,6 +25,25 @@ export type OnInterruption = typeof OnInterruption.Type
 /** Why a job failed: the code and the message that the request would have been answered with, and its status. */
 export const JobFailure = Schema.Struct({ code: Schema.String, message: Schema.String, status: Schema.Int })
 export interface JobFailure extends Schema.Schema.Type<typeof JobFailure> {}
+
+/** An address that is called when the job has ended. */
+export const JobWebhook = Schema.Struct({ url: Schema.String })
+export interface JobWebhook extends Schema.Schema.Type<typeof JobWebhook> {}
+
+/** `waiting`: the job has not ended; `sending`: it is called, or called again later; the others are final, until it is sent anew. */
+export const WebhookStatus = Schema.Literals(["waiting", "sending", "delivered", "failed"])
+export type WebhookStatus = typeof WebhookStatus.Type
+
+/** How a job's webhook stands. */
+export const JobWebhookState = Schema.Struct({
+  url: Schema.String,
+  status: WebhookStatus,
+  /** Calls so far. */
+  attempts: Schema.Int,
+  /** Why the last call came to nothing. */
+  failure: Schema.optionalKey(Schema.String)
+})
+export interface JobWebhookState extends Schema.Schema.Type<typeof JobWebhookState> {}
 
 /** A job as its callers see it; moments are ISO 8601. */
 export const Job = Schema.Struct({
@@ -41,7 +60,8 @@ export const Job = Schema.Struct({
   /** The operation's own answer, of a completed job. */
   result: Schema.optionalKey(Schema.Unknown),
   /** Of a failed job. */
-  error: Schema.optionalKey(JobFailure)
+  error: Schema.optionalKey(JobFailure),
+  webhook: Schema.optionalKey(JobWebhookState)
 }).pipe(Schema.encodeKeys({
   createdAt: "created_at",
   startedAt: "started_at",
@@ -78,6 +98,7 @@ export const NewJob = Schema.Struct({
   /** The operation's own request, in the native spelling. */
   request: Schema.Record(Schema.String, Schema.Unknown),
   /** Default `run_again`. */
-  onInterruption: Schema.optionalKey(OnInterruption)
+  onInterruption: Schema.optionalKey(OnInterruption),
+  webhook: Schema.optionalKey(JobWebhook)
 }).pipe(Schema.encodeKeys({ onInterruption: "on_interruption" }))
 export interface NewJob extends Schema.Schema.Type<typeof NewJob> {}

@@ -7,7 +7,7 @@
  */
 import { Context, type Effect, type PubSub, type Scope } from "effect"
 import type { GatewayError } from "./GatewayError.ts"
-import type { JobOperation, JobStatus, OnInterruption } from "./Job.ts"
+import type { JobOperation, JobStatus, JobWebhookState, OnInterruption } from "./Job.ts"
 
 /** A job as it is kept. */
 export interface StoredJob {
@@ -27,6 +27,7 @@ export interface StoredJob {
   readonly result?: string
   /** JSON, of a failed job. */
   readonly error?: string
+  readonly webhook?: JobWebhookState
 }
 
 /** A job to be kept. */
@@ -46,6 +47,8 @@ export interface JobToStore {
   readonly ttlMs: number
   /** Unfinished jobs that its tenant may have, this one included. */
   readonly maxUnfinished: number
+  /** Called when the job has ended. */
+  readonly webhookUrl?: string
 }
 
 /** A job that was taken, with all that running it needs. */
@@ -65,6 +68,23 @@ export interface TakenJob {
 export type JobEnd =
   | { readonly status: "completed"; readonly result: string }
   | { readonly status: "failed"; readonly error: string }
+
+/** A webhook that was taken, to be called. */
+export interface DueWebhook {
+  /** Without its result. */
+  readonly job: StoredJob
+  readonly url: string
+  /** The number of this call; only the latest can say how it went. */
+  readonly attempt: number
+  /** Calls since it was last asked for, this one included. */
+  readonly tries: number
+}
+
+/** How a call went: received, given up, or to be made again after so many ms. */
+export type WebhookOutcome =
+  | { readonly status: "delivered" }
+  | { readonly status: "failed"; readonly failure: string }
+  | { readonly status: "sending"; readonly failure: string; readonly inMs: number }
 
 /** Which jobs a page of the list has. */
 export interface JobQuery {
@@ -108,6 +128,12 @@ export class JobStore extends Context.Service<JobStore, {
   readonly giveBack: (id: string, fence: number) => Effect.Effect<void, GatewayError>
   /** Cancels a job; one that has ended stays as it is. Fails as `get` does. */
   readonly cancel: (tenant: string, id: string, ttlMs: number) => Effect.Effect<StoredJob, GatewayError>
+  /** Takes webhooks that are due; what becomes of them is to be told within `claimMs`, after which they are due again. */
+  readonly takeWebhooks: (limit: number, claimMs: number) => Effect.Effect<ReadonlyArray<DueWebhook>, GatewayError>
+  /** Tells how a call went; of one that was taken again meanwhile nothing is changed. */
+  readonly webhookCalled: (id: string, attempt: number, outcome: WebhookOutcome) => Effect.Effect<void, GatewayError>
+  /** Makes the webhook of a job that has ended due once more. Fails as `get`; changes nothing of a job without one, or that runs. */
+  readonly redeliver: (tenant: string, id: string) => Effect.Effect<StoredJob, GatewayError>
   /** Drops results whose time is over, and some time after that the jobs. */
   readonly sweep: Effect.Effect<void, GatewayError>
   /**

@@ -136,3 +136,19 @@ export class Outbound extends Context.Service<Outbound, {
 export const OutboundHeaders: Context.Reference<Readonly<Record<string, string>> | undefined> = Context.Reference<
   Readonly<Record<string, string>> | undefined
 >("llm-gateway/sdk/OutboundHeaders", { defaultValue: () => undefined })
+
+/** The connections to one provider as they stand now. */
+export interface ConnectionPool {
+  /** The provider's slug. */
+  readonly provider: string
+  readonly open: number
+  /** Of those, the ones that no request uses. */
+  readonly idle: number
+  /** Requests that wait for a connection. */
+  readonly waiting: number
+}
+
+/** The connections to all upstreams. */
+export class ConnectionPools extends Context.Service<ConnectionPools, {
+  readonly pools: () => ReadonlyArray<ConnectionPool>
+}>()("llm-gateway/sdk/ConnectionPools") {}

@@ -2,7 +2,7 @@
  * Tenants: who pays, what they may use and how much of it. They form a tree. A tenant is bound by its own policy and by
  * that of each of its ancestors, so a child can only ever restrict what it inherits.
  */
-import { Context, Layer } from "effect"
+import { Context, Layer, type Redacted } from "effect"
 
 /** What a limit counts by: all of the tenant's traffic together, or each of its users, keys or models for itself. */
 export type LimitScope = "tenant" | "user" | "key" | "model"
@@ -50,6 +50,8 @@ export interface TenantPolicy extends Restrictions {
   readonly parent?: string
   /** Names of the interceptors that its requests go through, beside those of its ancestors. */
   readonly interceptors: ReadonlyArray<string>
+  /** What calls to its jobs' webhooks are signed with, each of them: the new one and the old while they are changed. */
+  readonly webhookSecrets?: ReadonlyArray<Redacted.Redacted>
 }
 
 /** The configured tenants. */

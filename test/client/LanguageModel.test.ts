@@ -236,6 +236,8 @@ describe("errors of the gateway's own", () => {
         embed: () => refused,
         image: () => refused,
         streamImage: () => Stream.fromEffect(refused),
+        speak: () => refused,
+        streamSpeech: () => Stream.fromEffect(refused),
         models: refused,
         model: () => refused,
         routes: refused,
@@ -246,7 +248,8 @@ describe("errors of the gateway's own", () => {
         job: () => refused,
         watchJob: () => Stream.fromEffect(refused),
         jobs: () => refused,
-        cancelJob: () => refused
+        cancelJob: () => refused,
+        redeliverWebhook: () => refused
       }
       const error = yield* Effect.flip(LanguageModel.generateText({ prompt: "Hello" })).pipe(
         Effect.provide(GatewayLanguageModel.layer("m").pipe(Layer.provide(Layer.succeed(GatewayClient, calls))))

@@ -95,3 +95,38 @@ describe("the cluster's files", () => {
     assert.strictEqual(mounted, at(of("ConfigMap"), "metadata", "name"))
   })
 })
+
+describe("the compose file", () => {
+  const services = at(yaml("compose.yaml"), "services")
+
+  it("tells the gateway where what stands beside it is", () => {
+    const told = at(services, "gateway", "environment")
+    const collector = yaml("collector.yaml")
+    const port = String(at(collector, "receivers", "otlp", "protocols", "http", "endpoint")).split(":")[1]
+    assert.strictEqual(at(told, "OTEL_EXPORTER_OTLP_ENDPOINT"), `http://collector:${port}`)
+    assert.include(String(at(told, "REDIS_URL")), "//redis:")
+    assert.include(String(at(told, "DATABASE_URL")), "@postgres/")
+    const config = Result.getOrThrow(
+      parse(read("kubernetes/gateway.yaml"), "gateway.yaml", {
+        ...environment,
+        OTEL_EXPORTER_OTLP_ENDPOINT: `http://collector:${port}`
+      })
+    )
+    assert.strictEqual(config.observability.otlp, `http://collector:${port}`)
+  })
+
+  it("has a collector for each signal that the gateway sends", () => {
+    const pipelines = at(yaml("collector.yaml"), "service", "pipelines")
+    for (const signal of ["traces", "metrics"]) assert.deepStrictEqual(at(pipelines, signal, "receivers"), ["otlp"])
+  })
+})
+
+describe("the alerts", () => {
+  it("are all in the runbook", () => {
+    const page = readFileSync(path.join(root, "docs/OPERATIONS.md"), "utf8")
+    const rows = page.split("\n").filter((line) => line.startsWith("| ")).map((line) => line.split("|")[1] ?? "")
+    const alerts = Array.from(read("alerts.yaml").matchAll(/- alert: (\w+)/g), ([, name = ""]) => name)
+    assert.isAbove(alerts.length, 5)
+    for (const alert of alerts) assert.isTrue(rows.some((names) => names.includes(alert)), alert)
+  })
+})

@@ -121,6 +121,7 @@ export const settled = (text: string): string =>
     .replace(/\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{3})?Z/g, "2026-01-01T00:00:00Z")
     .replace(/\|(hour|day|week|month)\|[^|]*\|/g, "|$1||")
     .replace(/lg_[\w-]{43}/g, "lg_0")
+    .replace(/"ms":\s*\d+/g, "\"ms\":0")
     .replace(/"at":\s*\d{13}/g, "\"at\":0")
     .replace(/\b[0-9a-f]{64}\b/g, "0")
     .replace(/whole: \d+ lines, 1 to \d+/g, "whole: 1 lines, 1 to 1")

@@ -404,6 +404,8 @@ describe.each(["http", "websocket"] as const)("every reason of an error, over %s
         embed: refused,
         image: refused,
         streamImage: () => Stream.fromEffect(refused()),
+        speak: refused,
+        streamSpeech: () => Stream.fromEffect(refused()),
         models: refused,
         model: refused,
         routes: refused,
@@ -414,7 +416,8 @@ describe.each(["http", "websocket"] as const)("every reason of an error, over %s
         job: refused,
         watchJob: () => Stream.fromEffect(refused()),
         jobs: refused,
-        cancelJob: refused
+        cancelJob: refused,
+        redeliverWebhook: refused
       })
       const served = HttpRouter.serve(
         RpcServer.layerHttp({ group: GatewayRpc, path: protocol === "http" ? "/rpc" : "/rpc/ws", protocol }).pipe(

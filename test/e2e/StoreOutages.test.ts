@@ -12,6 +12,7 @@ import { ask, codeOf, native, type Told } from "../fixtures/ChatClient.ts"
 import * as FakeUpstream from "../fixtures/FakeUpstream.ts"
 import { fault, withFault } from "../fixtures/Fault.ts"
 import { openAi } from "../fixtures/OpenAiWire.ts"
+import { isJson } from "../fixtures/Script.ts"
 import { serve, type ServedGateway } from "../fixtures/ServedGateway.ts"
 import { isolated, postgresUrl, redisUrl } from "../fixtures/Stores.ts"
 import { type TcpProxy, tcpProxy } from "../fixtures/TcpProxy.ts"
@@ -121,6 +122,18 @@ const holding = Effect.gen(function*() {
 // PostgreSQL
 // ---------------------------------------------------------------------------------------------------------------------
 
+const askStores = async (gateway: ServedGateway): Promise<ReadonlyArray<string>> => {
+  const response = await fetch(`${gateway.url}/health/ready`, { headers: { authorization: "Bearer admin" } })
+  assert.strictEqual(response.status, 200)
+  const body: unknown = await response.json()
+  const stores = isJson(body) && Array.isArray(body["stores"]) ? body["stores"].filter(isJson) : []
+  return stores.map(({ answers, store }) => `${String(store)} ${answers === true ? "answers" : "does not"}`)
+}
+
+/** What the gateway tells of its stores; it is ready whatever they do. */
+const storesOf = (gateway: ServedGateway): Effect.Effect<ReadonlyArray<string>> =>
+  Effect.promise(() => askStores(gateway))
+
 describe.skipIf(postgresUrl === undefined)("a gateway whose PostgreSQL goes away", () => {
   const withDatabase = <A, E>(use: (url: string) => Effect.Effect<A, E, SqlClient.SqlClient | Scope.Scope>) =>
     Effect.gen(function*() {
@@ -142,6 +155,7 @@ describe.skipIf(postgresUrl === undefined)("a gateway whose PostgreSQL goes away
           assert.strictEqual(yield* outcomeOf(gateway, used), "200")
           assert.strictEqual(yield* outcomeOf(gateway, "thrifty"), "200")
 
+          assert.deepStrictEqual(yield* storesOf(gateway), ["sql answers"])
           yield* stop(proxy, line)
           const meanwhile: Array<Told> = []
           const until = performance.now() + 2_000
@@ -153,6 +167,7 @@ describe.skipIf(postgresUrl === undefined)("a gateway whose PostgreSQL goes away
           for (let time = 0; time < 2; time++) {
             assert.strictEqual(yield* outcomeOf(gateway, "thrifty"), "503 store_unavailable")
           }
+          assert.deepStrictEqual(yield* storesOf(gateway), ["sql does not"])
           // A configured key and no money: nothing that the database would be needed for.
           assert.strictEqual(yield* outcomeOf(gateway, "admin"), "200")
           release()
@@ -162,6 +177,7 @@ describe.skipIf(postgresUrl === undefined)("a gateway whose PostgreSQL goes away
 
           yield* mend(proxy, line)
           assert.strictEqual(yield* eventually(outcomeOf(gateway, "thrifty"), "200"), "200")
+          assert.deepStrictEqual(yield* storesOf(gateway), ["sql answers"])
           assert.strictEqual(yield* eventually(outcomeOf(gateway, unused), "200"), "200")
           assert.strictEqual(
             yield* eventually(outcomeOf(gateway, unknownSecret()), "401 unauthorized"),

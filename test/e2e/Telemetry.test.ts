@@ -184,6 +184,26 @@ describe("traces", () => {
     assert.notInclude(collector.raw(), canary)
   })
 
+  it("show a job: its request and the call to its provider, as of any other", async () => {
+    await traced()
+    upstream.reply(openAi.answer({ text: "yes" }))
+    const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    const made = await started().post(
+      "/llm-gateway/v1/jobs",
+      { operation: "chat", request: { model: "far::one", messages: [{ role: "user", content: canary }] } },
+      { traceparent: parent }
+    )
+    assert.strictEqual(made.status, 202)
+    const { id } = JSON.parse(await made.text())
+    const job = await (await fetch(`${started().url}/llm-gateway/v1/jobs/${id}?wait=30s`)).text()
+    assert.include(job, "\"completed\"")
+    const { attempts, root } = await finished()
+    assert.strictEqual(root.traceId, "0af7651916cd43dd8448eb211c80319c")
+    assert.strictEqual(root.attributes["llm_gateway.outcome"], "completed")
+    assert.deepStrictEqual(outcomes(attempts), [["far", "ok", false]])
+    assert.notInclude(collector.raw(), canary)
+  })
+
   it("hold content where a tenant's operator has said so", async () => {
     await start(`{ otlp: "${collector.url}" }`, "tenants: { default: { capture_content: true } }")
     upstream.reply(openAi.answer({ text: "whole" }))
@@ -306,6 +326,9 @@ audit: { sinks: [{ type: noop }] }`
     assert.deepStrictEqual(told.values("llm_gateway_queue_length", { queue: "ledger" }), [0])
     assert.deepStrictEqual(told.values("llm_gateway_queue_dropped", { queue: "ledger" }), [0])
     assert.deepStrictEqual(told.values("llm_gateway_queue_written", { queue: "ledger" }), [1])
+    assert.isAtLeast(told.sum("llm_gateway_upstream_connections", { provider: "far", state: "idle" }), 1)
+    assert.deepStrictEqual(told.values("llm_gateway_upstream_connections", { provider: "far", state: "busy" }), [0])
+    assert.deepStrictEqual(told.values("llm_gateway_upstream_requests_waiting", { provider: "far" }), [0])
     assert.isAbove(told.sum("process_resident_memory_bytes"), 1e6)
     assert.isAbove(told.sum("process_cpu_seconds_total"), 0)
     assert.isAbove(told.sum("nodejs_active_resources"), 0)
@@ -324,13 +347,14 @@ audit: { sinks: [{ type: noop }] }`
 })
 
 describe("the dashboard and the alerts", () => {
-  const files = ["grafana.json", "alerts.yaml"]
+  const files = [["grafana.json", 5], ["alerts.yaml", 5], ["kubernetes/autoscaler.yaml", 0]] as const
 
-  it.each(files)("%s asks for figures that the gateway has", async (file) => {
+  it.each(files)("%s asks for figures that the gateway has", async (file, least) => {
     await start(
       "{}",
       `tenants: { default: { budgets: [{ per: tenant, usd: 2, window: total }], rate_limits: [{ per: tenant, requests: 10, window: 1h }] } }
-jobs: {}`
+jobs: {}
+server: { concurrency: { max: 100 } }`
     )
     upstream.reply(
       openAi.stream({ text: "one two three" }),
@@ -352,7 +376,7 @@ jobs: {}`
     const names = new Set(told.samples.flatMap(({ labels, name }) => [name].concat(Object.keys(labels))))
     const text = readFileSync(new URL(`../../docs/operations/${file}`, import.meta.url), "utf8")
     const asked = new Set(text.match(/\b(?:llm_gateway|gen_ai|nodejs|process)_[a-z0-9_]+\b/g))
-    assert.isAbove(asked.size, 5)
+    assert.isAbove(asked.size, least)
     assert.deepStrictEqual(Array.from(asked).filter((name) => !names.has(name)), [])
   })
 })

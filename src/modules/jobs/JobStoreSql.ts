@@ -110,9 +110,15 @@ export const layer: Layer.Layer<JobStore, never, SqlClient.SqlClient> = Layer.ef
     })
     const listed = sql.literal(JobTable.listed)
     const whole = sql.literal(JobTable.whole)
+    const due = sql.literal(JobTable.due)
     const taken = sql.literal(JobTable.taken)
     const skipLocked = sql.literal(sql.onDialectOrElse({ pg: () => "FOR UPDATE SKIP LOCKED", orElse: () => "" }))
     const unfinished = sql.literal("status IN ('pending', 'running')")
+
+    /** Written together with a job's end, so that neither is there without the other. */
+    const webhookDue = (at: ReturnType<typeof sql.literal>) =>
+      sql`webhook_status = CASE WHEN webhook_url IS NULL THEN NULL ELSE 'sending' END,
+        webhook_due_at = CASE WHEN webhook_url IS NULL THEN NULL ELSE ${at} END`
 
     const tell = sql.onDialectOrElse({
       pg: () => (change: string) => Effect.ignore(sql`SELECT pg_notify(${channel}, ${change})`),
@@ -165,9 +171,9 @@ export const layer: Layer.Layer<JobStore, never, SqlClient.SqlClient> = Layer.ef
           if (!isFull) {
             const rows = yield* sql`
               INSERT INTO jobs (id, tenant, operation, model, status, on_interruption, fingerprint, idempotency_key,
-                request, context, fence, interruptions, created_at, expires_at)
+                request, context, fence, interruptions, created_at, webhook_url, expires_at)
               VALUES (${job.id}, ${job.tenant}, ${job.operation}, ${job.model}, 'pending', ${job.onInterruption},
-                ${job.fingerprint}, ${key}, ${job.request}, ${job.context}, 0, 0, ${at},
+                ${job.fingerprint}, ${key}, ${job.request}, ${job.context}, 0, 0, ${at}, ${job.webhookUrl ?? null},
                 ${at} + ${sql.literal(String(Math.ceil(job.ttlMs)))})
               ON CONFLICT DO NOTHING RETURNING ${whole}`
             const [made] = yield* JobTable.readStored(rows)
@@ -234,7 +240,7 @@ export const layer: Layer.Layer<JobStore, never, SqlClient.SqlClient> = Layer.ef
               result = ${end.status === "completed" ? end.result : null},
               error = ${end.status === "failed" ? end.error : null},
               request = NULL, context = NULL, lease_owner = NULL, lease_until = NULL, finished_at = ${at},
-              expires_at = ${at} + ${sql.literal(String(Math.ceil(ttlMs)))}
+              ${webhookDue(at)}, expires_at = ${at} + ${sql.literal(String(Math.ceil(ttlMs)))}
             WHERE id = ${id} AND fence = ${fence} AND status = 'running' RETURNING id`
           if (rows.length > 0) yield* changed(id, end.status)
           return rows.length > 0
@@ -253,9 +259,46 @@ export const layer: Layer.Layer<JobStore, never, SqlClient.SqlClient> = Layer.ef
           const at = yield* now
           const rows = yield* sql`UPDATE jobs SET status = 'cancelled', request = NULL, context = NULL,
               lease_owner = NULL, lease_until = NULL, finished_at = ${at},
-              expires_at = ${at} + ${sql.literal(String(Math.ceil(ttlMs)))}
+              ${webhookDue(at)}, expires_at = ${at} + ${sql.literal(String(Math.ceil(ttlMs)))}
             WHERE id = ${id} AND tenant = ${tenant} AND ${unfinished} RETURNING id`
           if (rows.length > 0) yield* changed(id, "cancelled")
+          return yield* find(tenant, id)
+        })),
+
+      takeWebhooks: (limit, claimMs) =>
+        orUnavailable(Effect.gen(function*() {
+          const at = yield* now
+          const ids = sql`SELECT id FROM jobs WHERE webhook_due_at <= ${at} ORDER BY webhook_due_at LIMIT ${limit}
+            ${skipLocked}`
+          const chosen = sql.onDialectOrElse({ pg: () => sql`= ANY(ARRAY(${ids}))`, orElse: () => sql`IN (${ids})` })
+          return yield* Effect.flatMap(
+            sql`UPDATE jobs SET webhook_attempts = webhook_attempts + 1, webhook_tries = webhook_tries + 1,
+                webhook_due_at = ${at} + ${sql.literal(String(Math.ceil(claimMs)))}
+              WHERE id ${chosen} RETURNING ${due}`,
+            JobTable.readDue
+          )
+        })),
+
+      webhookCalled: (id, attempt, outcome) =>
+        orUnavailable(Effect.gen(function*() {
+          const at = yield* now
+          const dueAt = outcome.status === "sending"
+            ? sql`${at} + ${sql.literal(String(Math.ceil(outcome.inMs)))}`
+            : sql`NULL`
+          yield* sql`UPDATE jobs SET webhook_status = ${outcome.status}, webhook_due_at = ${dueAt},
+              webhook_failure = ${outcome.status === "delivered" ? null : outcome.failure}
+            WHERE id = ${id} AND webhook_attempts = ${attempt} AND webhook_status = 'sending'`
+        })),
+
+      redeliver: (tenant, id) =>
+        orUnavailable(Effect.gen(function*() {
+          const job = yield* find(tenant, id)
+          const at = yield* now
+          const rows = yield* sql`UPDATE jobs SET webhook_status = 'sending', webhook_due_at = ${at}, webhook_tries = 0
+            WHERE id = ${id} AND tenant = ${tenant} AND webhook_url IS NOT NULL AND NOT (${unfinished})
+            RETURNING id`
+          if (rows.length === 0) return job
+          yield* changed(id, job.status)
           return yield* find(tenant, id)
         })),
 

@@ -1,8 +1,8 @@
 /** The table of jobs: how it comes to be, and what its rows say. */
 import { Effect, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
-import { JobOperation, JobStatus, OnInterruption } from "../../sdk/Job.ts"
-import type { StoredJob, TakenJob } from "../../sdk/JobStore.ts"
+import { JobOperation, JobStatus, type JobWebhookState, OnInterruption, WebhookStatus } from "../../sdk/Job.ts"
+import type { DueWebhook, StoredJob, TakenJob } from "../../sdk/JobStore.ts"
 
 /** The steps that make the table. */
 export const migrations: Readonly<Record<string, Effect.Effect<void, SqlError.SqlError, SqlClient.SqlClient>>> = {
@@ -40,14 +40,27 @@ export const migrations: Readonly<Record<string, Effect.Effect<void, SqlError.Sq
     yield* sql`CREATE INDEX jobs_running ON jobs (lease_until) WHERE status = 'running'`
     yield* sql`CREATE INDEX jobs_unfinished ON jobs (tenant) WHERE status IN ('pending', 'running')`
     yield* sql`CREATE INDEX jobs_expires_at ON jobs (expires_at)`
+  }),
+  "0021_job_webhooks": Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    yield* sql`ALTER TABLE jobs ADD COLUMN webhook_url TEXT`
+    yield* sql`ALTER TABLE jobs ADD COLUMN webhook_status TEXT`
+    yield* sql`ALTER TABLE jobs ADD COLUMN webhook_attempts BIGINT NOT NULL DEFAULT 0`
+    yield* sql`ALTER TABLE jobs ADD COLUMN webhook_tries BIGINT NOT NULL DEFAULT 0`
+    yield* sql`ALTER TABLE jobs ADD COLUMN webhook_due_at BIGINT`
+    yield* sql`ALTER TABLE jobs ADD COLUMN webhook_failure TEXT`
+    yield* sql`CREATE INDEX jobs_webhook_due_at ON jobs (webhook_due_at) WHERE webhook_due_at IS NOT NULL`
   })
 }
 
 /** A job's own columns, without what came of it. */
 export const listed =
-  "id, tenant, operation, model, status, on_interruption, fingerprint, created_at, started_at, finished_at, expires_at"
+  "id, tenant, operation, model, status, on_interruption, fingerprint, created_at, started_at, finished_at, expires_at, " +
+  "webhook_url, webhook_status, webhook_attempts, webhook_failure"
 /** All that `storedJob` reads. */
 export const whole = `${listed}, result, error`
+/** All that `dueWebhook` reads. */
+export const due = `${listed}, error, webhook_tries`
 /** All that `takenJob` reads. */
 export const taken = "id, operation, on_interruption, request, context, fence, interruptions"
 
@@ -67,9 +80,15 @@ const StoredRow = Schema.Struct({
   started_at: CountOrNull,
   finished_at: CountOrNull,
   expires_at: Count,
+  webhook_url: Schema.NullOr(Schema.String),
+  webhook_status: Schema.NullOr(WebhookStatus),
+  webhook_attempts: Count,
+  webhook_failure: Schema.NullOr(Schema.String),
   result: Schema.optionalKey(Schema.NullOr(Schema.String)),
   error: Schema.optionalKey(Schema.NullOr(Schema.String))
 })
+
+const DueRow = Schema.Struct({ ...StoredRow.fields, webhook_tries: Count })
 
 const TakenRow = Schema.Struct({
   id: Schema.String,
@@ -82,8 +101,19 @@ const TakenRow = Schema.Struct({
 })
 
 const decodeStored = Schema.decodeUnknownEffect(Schema.Array(StoredRow))
+const decodeDue = Schema.decodeUnknownEffect(Schema.Array(DueRow))
 const decodeTaken = Schema.decodeUnknownEffect(Schema.Array(TakenRow))
 const decodeFences = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ id: Schema.String, fence: Count })))
+
+const webhookOf = (row: typeof StoredRow.Type): JobWebhookState | undefined =>
+  row.webhook_url === null ? undefined : {
+    url: row.webhook_url,
+    status: row.webhook_status ?? "waiting",
+    attempts: Number(row.webhook_attempts),
+    ...(row.webhook_failure === null ? {} : { failure: row.webhook_failure })
+  }
+
+const withWebhook = (webhook: JobWebhookState | undefined) => webhook === undefined ? {} : { webhook }
 
 const storedJob = (row: typeof StoredRow.Type): StoredJob => ({
   id: row.id,
@@ -98,7 +128,15 @@ const storedJob = (row: typeof StoredRow.Type): StoredJob => ({
   ...(row.finished_at === null ? {} : { finishedAt: Number(row.finished_at) }),
   expiresAt: Number(row.expires_at),
   ...(typeof row.result === "string" ? { result: row.result } : {}),
-  ...(typeof row.error === "string" ? { error: row.error } : {})
+  ...(typeof row.error === "string" ? { error: row.error } : {}),
+  ...withWebhook(webhookOf(row))
+})
+
+const dueWebhook = (row: typeof DueRow.Type): DueWebhook => ({
+  job: storedJob(row),
+  url: row.webhook_url ?? "",
+  attempt: Number(row.webhook_attempts),
+  tries: Number(row.webhook_tries)
 })
 
 const takenJob = (row: typeof TakenRow.Type): TakenJob => ({
@@ -120,6 +158,10 @@ export const readStored = (rows: ReadonlyArray<unknown>): Effect.Effect<Readonly
 /** Rows with the columns `taken`. */
 export const readTaken = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<TakenJob>> =>
   Effect.orDie(Effect.map(decodeTaken(rows), (decoded) => decoded.map(takenJob)))
+
+/** Rows with the columns `due`. */
+export const readDue = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyArray<DueWebhook>> =>
+  Effect.orDie(Effect.map(decodeDue(rows), (decoded) => decoded.map(dueWebhook)))
 
 /** Rows of ids and fences. */
 export const readFences = (rows: ReadonlyArray<unknown>): Effect.Effect<ReadonlyMap<string, number>> =>

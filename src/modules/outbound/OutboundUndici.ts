@@ -15,6 +15,8 @@ import { Readable } from "node:stream"
 import { Agent } from "undici"
 import { Breakers, type EndpointClass } from "../../sdk/Breakers.ts"
 import {
+  type ConnectionPool,
+  ConnectionPools,
   Outbound,
   type Secret,
   type StreamedBody,
@@ -237,6 +239,7 @@ const isOnce = (body: UpstreamRequest["body"]): boolean => isStreamed(body) && b
 const makeUpstream = (
   options: UpstreamOptions,
   circuits: Circuits.Circuits,
+  agents: Map<Agent, string>,
   configuredConnectTimeout: () => number
 ): Effect.Effect<Upstream, never, Scope.Scope> =>
   Effect.gen(function*() {
@@ -244,8 +247,8 @@ const makeUpstream = (
     const base = new URL(options.baseUrl)
     const prefix = base.pathname.replace(/\/+$/, "")
     const agent = yield* Effect.acquireRelease(
-      Effect.sync(() =>
-        new Agent({
+      Effect.sync(() => {
+        const made = new Agent({
           connections: maxConnections,
           pipelining: 1,
           headersTimeout: 0,
@@ -254,8 +257,14 @@ const makeUpstream = (
           // The pipeline's connect timer is shorter; this one only frees what nobody waits for any more.
           connect: { timeout: 60_000, noDelay: true }
         })
-      ),
-      (agent) => Effect.promise(() => agent.destroy())
+        agents.set(made, provider)
+        return made
+      }),
+      (agent) =>
+        Effect.promise(() => {
+          agents.delete(agent)
+          return agent.destroy()
+        })
     )
 
     /** The upstream's headers, and the credential's name among them; names in lower case, in which all are the same. */
@@ -468,13 +477,34 @@ const distinct = (secret: Secret): ReadonlyArray<Redacted.Redacted> => {
   return Array.from(seen.values())
 }
 
+/** The connections by provider: one has two agents for as long as a new configuration takes the place of an old one. */
+const poolsOf = (agents: ReadonlyMap<Agent, string>): ReadonlyArray<ConnectionPool> => {
+  const pools = new Map<string, ConnectionPool>()
+  for (const [agent, provider] of agents) {
+    let { idle, open, waiting } = pools.get(provider) ?? { idle: 0, open: 0, waiting: 0 }
+    for (const stats of Object.values(agent.stats)) {
+      // A connection has one request at a time; what undici calls pending has none yet.
+      const connected = Number(stats.connected)
+      open += connected
+      idle += Math.max(0, connected - stats.running)
+      waiting += stats.pending
+    }
+    pools.set(provider, { provider, open, idle, waiting })
+  }
+  return Array.from(pools.values())
+}
+
 /** Outbound over undici, and the breakers of its upstreams, in this process's memory. */
-export const layerWith = (options: Options): Layer.Layer<Outbound | Breakers> =>
+export const layerWith = (options: Options): Layer.Layer<Outbound | Breakers | ConnectionPools> =>
   Layer.effectContext(
     Effect.map(Circuits.make(options.breaker ?? {}), (circuits) => {
       const { connectTimeout: configured = defaultConnectTimeout } = options
       const connectTimeout = typeof configured === "number" ? () => configured : configured
-      return Context.make(Outbound, { upstream: (upstream) => makeUpstream(upstream, circuits, connectTimeout) }).pipe(
+      const agents = new Map<Agent, string>()
+      return Context.make(Outbound, {
+        upstream: (upstream) => makeUpstream(upstream, circuits, agents, connectTimeout)
+      }).pipe(
+        Context.add(ConnectionPools, { pools: () => poolsOf(agents) }),
         Context.add(Breakers, {
           states: circuits.states,
           report: (provider, endpoint) => circuits.get(provider, endpoint).fail
@@ -484,4 +514,4 @@ export const layerWith = (options: Options): Layer.Layer<Outbound | Breakers> =>
   ).pipe(Layer.provide(CircuitBreaker.layerStoreMemory()))
 
 /** `layerWith` without options. */
-export const layer: Layer.Layer<Outbound | Breakers> = layerWith({})
+export const layer: Layer.Layer<Outbound | Breakers | ConnectionPools> = layerWith({})

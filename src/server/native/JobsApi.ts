@@ -21,15 +21,18 @@ const keepAliveInterval = "15 seconds"
 const isObject = (value: unknown): value is Readonly<Record<string, unknown>> =>
   typeof value === "object" && value !== null && !Array.isArray(value)
 
+const accepted = (job: Job, requestId: string) =>
+  HttpServerResponse.text(JSON.stringify(encodeJob(job)), {
+    status: 202,
+    contentType: "application/json",
+    headers: { "x-request-id": requestId }
+  })
+
 const create = Effect.fnUntraced(
   function*(request: HttpServerRequest.HttpServerRequest, requestId: string, job: NewJob) {
     const key = request.headers["idempotency-key"]
     const made = yield* (yield* jobs).create(job, key === undefined ? {} : { idempotencyKey: key })
-    return HttpServerResponse.text(JSON.stringify(encodeJob(made)), {
-      status: 202,
-      contentType: "application/json",
-      headers: { "x-request-id": requestId }
-    })
+    return accepted(made, requestId)
   }
 )
 
@@ -40,13 +43,20 @@ export const askedAsync = (body: unknown): Readonly<Record<string, unknown>> | u
   return request
 }
 
-/** Makes a job of an operation's own request. */
+const newJob = (body: unknown): Effect.Effect<NewJob, GatewayError> =>
+  Effect.fromResult(Result.mapError(decodeNew(body), (error) => fail(validationError(error))))
+
+/** Makes a job of an operation's own request, beside which a `webhook` may stand. */
 export const createFor = (
   operation: JobOperation,
-  body: Readonly<Record<string, unknown>>,
+  { webhook, ...body }: Readonly<Record<string, unknown>>,
   request: HttpServerRequest.HttpServerRequest,
   requestId: string
-) => create(request, requestId, { operation, request: body })
+) =>
+  Effect.flatMap(
+    newJob({ operation, request: body, ...(webhook === undefined ? {} : { webhook }) }),
+    (job) => create(request, requestId, job)
+  )
 
 /** `/llm-gateway/v1/jobs/ID` */
 const idIn = (url: string): string => /\/jobs\/([^/?#]+)/.exec(url)?.[1] ?? ""
@@ -104,10 +114,7 @@ export const make = (door: Door, maxBodyBytes: number) => ({
     door,
     Effect.fnUntraced(function*({ request, requestId }) {
       const body = yield* readJson(request, maxBodyBytes)
-      const asked = yield* Effect.fromResult(
-        Result.mapError(decodeNew(body), (error) => fail(validationError(error)))
-      )
-      return yield* create(request, requestId, asked)
+      return yield* create(request, requestId, yield* newJob(body))
     })
   ),
 
@@ -146,6 +153,13 @@ export const make = (door: Door, maxBodyBytes: number) => ({
     Effect.fnUntraced(function*({ request, requestId }) {
       const job = yield* (yield* jobs).cancel(idIn(request.url))
       return json(encodeJob(job), { "x-request-id": requestId })
+    })
+  ),
+
+  redeliver: visit(
+    door,
+    Effect.fnUntraced(function*({ request, requestId }) {
+      return accepted(yield* (yield* jobs).redeliver(idIn(request.url)), requestId)
     })
   )
 })

@@ -1,6 +1,7 @@
 /**
  * What an orchestrator asks: whether the process lives, and whether it will serve. To anybody both tell that and no more.
- * Who may administrate the gateway is also told of its providers and their breakers.
+ * Who may administrate the gateway is also told of its providers, their breakers and the stores. A store that does not answer does
+ * not make a gateway less ready: it goes on with what it can do without, and so do its replicas, which have the same store.
  */
 import { Effect, Layer, Option, Schema } from "effect"
 import { HttpRouter, HttpServerRequest, HttpServerResponse } from "effect/http"
@@ -8,6 +9,7 @@ import { Breakers } from "../../sdk/Breakers.ts"
 import { Configuration, ConfigurationStatus } from "../../sdk/Configuration.ts"
 import { Identity } from "../../sdk/Identity.ts"
 import { ProviderRegistry } from "../../sdk/Provider.ts"
+import { StoreStates } from "../../sdk/StoreStates.ts"
 import { secretIn } from "../Door.ts"
 import { Draining } from "../Draining.ts"
 
@@ -28,9 +30,11 @@ const encodeConfiguration = Schema.encodeSync(ConfigurationStatus)
 const details = Effect.fnUntraced(function*(providers: ReadonlyArray<string>) {
   const breakers = yield* Effect.serviceOption(Breakers)
   const configuration = yield* Effect.serviceOption(Configuration)
+  const stores = yield* Effect.serviceOption(StoreStates)
   return {
     providers,
     breakers: Option.isNone(breakers) ? [] : yield* breakers.value.states,
+    ...(Option.isNone(stores) ? {} : { stores: yield* stores.value.states }),
     ...(Option.isNone(configuration) ? {} : { configuration: encodeConfiguration(configuration.value.status()) })
   }
 })

@@ -16,6 +16,7 @@ import { Jobs } from "../../gateway/Jobs.ts"
 import { Places } from "../../gateway/Places.ts"
 import { RequestMetrics } from "../../gateway/RequestMetrics.ts"
 import { Breakers, type BreakerState } from "../../sdk/Breakers.ts"
+import { ConnectionPools } from "../../sdk/Outbound.ts"
 import type { Balance } from "../../sdk/Budgets.ts"
 import { CurrentCaller } from "../../sdk/Caller.ts"
 import { fail, Forbidden } from "../../sdk/GatewayError.ts"
@@ -50,6 +51,24 @@ const breakers = Effect.fnUntraced(function*(into: Figures) {
       "A provider's circuit breaker: 0 closed, 1 half open, 2 open.",
       { provider, endpoint },
       stateValue[state]
+    )
+  }
+})
+
+const connections = Effect.fnUntraced(function*(into: Figures) {
+  const known = yield* Effect.serviceOption(ConnectionPools)
+  if (Option.isNone(known)) return
+  for (const { idle, open, provider, waiting } of known.value.pools()) {
+    const told = (state: string, count: number) =>
+      gauge(into, "llm_gateway_upstream_connections", "Connections to a provider.", { provider, state }, count)
+    told("idle", idle)
+    told("busy", open - idle)
+    gauge(
+      into,
+      "llm_gateway_upstream_requests_waiting",
+      "Requests that wait for a connection to their provider.",
+      { provider },
+      waiting
     )
   }
 })
@@ -191,6 +210,7 @@ const render = Effect.fnUntraced(function*() {
   const now: Figures = Context.make(Metric.MetricRegistry, new Map())
   yield* attempts(now)
   yield* breakers(now)
+  yield* connections(now)
   yield* jobs(now)
   yield* auditQueues(now)
   yield* budgets(now)

@@ -82,6 +82,8 @@ const handlers = GatewayRpc.toLayer(Effect.map(GatewayInProcess, (gateway) =>
     embed: gateway.embed,
     image: gateway.image,
     streamImage: gateway.streamImage,
+    speak: gateway.speak,
+    streamSpeech: gateway.streamSpeech,
     models: () => gateway.models,
     model: ({ id }) => gateway.model(id),
     routes: () => gateway.routes,
@@ -92,7 +94,8 @@ const handlers = GatewayRpc.toLayer(Effect.map(GatewayInProcess, (gateway) =>
     job: ({ id, ...options }) => gateway.job(id, options),
     watchJob: ({ id }) => gateway.watchJob(id),
     jobs: gateway.jobs,
-    cancelJob: ({ id }) => gateway.cancelJob(id)
+    cancelJob: ({ id }) => gateway.cancelJob(id),
+    redeliverWebhook: ({ id }) => gateway.redeliverWebhook(id)
   })))
 
 // ---------------------------------------------------------------------------------------------------------------------

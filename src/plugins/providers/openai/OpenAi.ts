@@ -10,12 +10,14 @@ import { sse } from "../../../wire/Framing.ts"
 import { decodeModels, openAiChat } from "../../../wire/openai/OpenAiChat.ts"
 import { openAiEmbeddings } from "../../../wire/openai/OpenAiEmbeddings.ts"
 import { openAiImages } from "../../../wire/openai/OpenAiImages.ts"
+import { openAiSpeech } from "../../../wire/openai/OpenAiSpeech.ts"
 import { openAiRealtime } from "../../../wire/openai/realtime/OpenAiRealtime.ts"
 import { openAiResponses, wire as responsesWire } from "../../../wire/openai/responses/OpenAiResponses.ts"
 import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
 import * as HttpChat from "../HttpChat.ts"
 import * as HttpEmbed from "../HttpEmbed.ts"
 import * as HttpImage from "../HttpImage.ts"
+import * as HttpSpeech from "../HttpSpeech.ts"
 import * as HttpRealtime from "../HttpRealtime.ts"
 import * as KeptResponses from "./KeptResponses.ts"
 
@@ -99,6 +101,7 @@ export const layer = (options: Options = {}) =>
       embed: HttpEmbed.embed(endpoint, openAiEmbeddings, "/embeddings"),
       generateImage: HttpImage.generateImage(endpoint, openAiImages, "/images/generations"),
       streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations"),
+      speak: HttpSpeech.speak(endpoint, openAiSpeech, "/audio/speech"),
       realtime: HttpRealtime.realtime(endpoint, openAiRealtime, "/realtime")
     }
   }))
