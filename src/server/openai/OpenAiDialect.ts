@@ -27,6 +27,7 @@ import * as RealtimeRoutes from "../realtime/RealtimeRoutes.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { soundReply } from "../SoundReply.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
+import * as FileRoutes from "../files/FileRoutes.ts"
 import * as ResponsesDialect from "./ResponsesDialect.ts"
 
 /** How this dialect tells its callers what went wrong. */
@@ -146,6 +147,7 @@ const served: ServedPaths = {
   "/v1/models": "GET, HEAD",
   "/v1/realtime": "GET",
   "/v1/realtime/client_secrets": "POST",
+  ...FileRoutes.openAiPaths,
   ...ResponsesDialect.served
 }
 
@@ -157,6 +159,7 @@ export const layer = (options: RouteOptions) =>
     HttpRouter.add("POST", "/v1/images/generations", images(options)),
     RealtimeRoutes.layer({ door, path: "/v1/realtime", secretsPath: "/v1/realtime/client_secrets" }, options),
     HttpRouter.add("POST", "/v1/audio/speech", speech(options)),
+    FileRoutes.openAiLayer(door),
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
     otherwise(door, "/v1/*", served)
