@@ -16,6 +16,7 @@ import { access, errorOf, type HttpProviderOptions, registration, requestJson } 
 import * as HttpChat from "../HttpChat.ts"
 import * as HttpEmbed from "../HttpEmbed.ts"
 import * as HttpImage from "../HttpImage.ts"
+import * as HttpVideo from "../HttpVideo.ts"
 import * as HttpRealtime from "../HttpRealtime.ts"
 import * as KeptResponses from "./KeptResponses.ts"
 
@@ -99,6 +100,7 @@ export const layer = (options: Options = {}) =>
       embed: HttpEmbed.embed(endpoint, openAiEmbeddings, "/embeddings"),
       generateImage: HttpImage.generateImage(endpoint, openAiImages, "/images/generations"),
       streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations"),
+      ...HttpVideo.videos(endpoint, "/videos"),
       realtime: HttpRealtime.realtime(endpoint, openAiRealtime, "/realtime")
     }
   }))
