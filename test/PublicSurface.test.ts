@@ -25,7 +25,7 @@ const shared = names(`
   KeyJson Keys MethodNotAllowed Model ModelDeprecated ModelList ModelNotApproved ModelNotFound
   ModelRegistry NotFound Operation Outbound OutboundHeaders Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
   ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited
-  RateLimits Realtime RealtimeSocket RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound
+  RateLimits Realtime RealtimeSocket RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound Speech
   StoreStates StoreUnavailable Tenants TimeoutPhase TokenCount Tool TypeRegistry Unauthorized Usage UsageGroup UsageLog UsageQuestion
   UsageReport Video UsageReportRow UsageSink UsageSinkRegistry ValidationError Windows credentialsExhausted
   FetchError FetchFailure FileStorage PublicFetch

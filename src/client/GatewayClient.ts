@@ -77,6 +77,8 @@ const overRpc = Effect.fnUntraced(function*(
     embed: (request) => called((headers) => client.embed(request, { headers })),
     image: (request) => called((headers) => client.image(request, { headers })),
     streamImage: (request) => streamed((headers) => client.streamImage(request, { headers })),
+    speak: (request) => called((headers) => client.speak(request, { headers })),
+    streamSpeech: (request) => streamed((headers) => client.streamSpeech(request, { headers })),
     models: called((headers) => client.models(undefined, { headers })),
     model: (id) => called((headers) => client.model({ id }, { headers })),
     routes: called((headers) => client.routes(undefined, { headers })),

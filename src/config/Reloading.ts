@@ -86,6 +86,8 @@ const handingOn = (live: { readonly current: Generation }, base: Base["Service"]
     image: (request, exchange) => Effect.suspend(() => live.current.gateway.image(request, exchange)),
     video: (request, exchange) => Effect.suspend(() => live.current.gateway.video(request, exchange)),
     openImage: (request, exchange) => Effect.suspend(() => live.current.gateway.openImage(request, exchange)),
+    speak: (request, exchange) => Effect.suspend(() => live.current.gateway.speak(request, exchange)),
+    openSpeech: (request, exchange) => Effect.suspend(() => live.current.gateway.openSpeech(request, exchange)),
     openRealtime: (request, exchange) => Effect.suspend(() => live.current.gateway.openRealtime(request, exchange)),
     countTokens: (request, exchange) => Effect.suspend(() => live.current.gateway.countTokens(request, exchange)),
     models: Effect.suspend(() => live.current.gateway.models),

@@ -22,6 +22,7 @@ import type { Interceptor, InterceptorContext } from "../sdk/Interceptor.ts"
 import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ChatCall, ProviderError } from "../sdk/Provider.ts"
+import type { SpeechChunk, SpeechRequest } from "../sdk/Speech.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import type { VideoRequest, VideoResponse } from "../sdk/Video.ts"
 import { accountResponse, StreamAccount } from "./Accounting.ts"
@@ -41,6 +42,7 @@ import * as Pipeline from "./Pipeline.ts"
 import * as Realtime from "./realtime/Realtime.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
 import type { Candidate, Plan } from "./Plan.ts"
+import { type Keep, keeping, streamedSpeech } from "./SpeechOperation.ts"
 import { checkResponse, compile, streamChecker } from "./StructuredOutput.ts"
 import * as TokenCounting from "./TokenCount.ts"
 import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } from "./ToolNames.ts"
@@ -87,6 +89,10 @@ export class Gateway extends Context.Service<Gateway, {
   readonly video: (request: VideoRequest, exchange?: Exchange) => Effect.Effect<VideoResponse, GatewayError>
   /** Asks for pictures in a stream; what fails before the first of them fails here. The scope is the stream's life. */
   readonly openImage: StreamOperation.Open<ImageRequest, ImageChunk>
+  /** Asks for speech, which is kept in the gateway's files; `not_found` where it keeps none. */
+  readonly speak: Keep
+  /** Asks for speech in a stream; what fails before the first sound fails here. The scope is the stream's life. */
+  readonly openSpeech: StreamOperation.Open<SpeechRequest, SpeechChunk>
   /**
    * Opens a realtime session: what fails until the provider is connected fails here. The caller is connected by `run`. The
    * scope is the session's life.
@@ -143,6 +149,7 @@ const make = Effect.fnUntraced(function*(
   const { admission, began, finish, health, interceptors, ledger, resolve, watched } = pipeline
   const count = TokenCounting.make({ pipeline, types })
   const breakers = yield* Effect.serviceOption(Breakers)
+  const openSpeech = StreamOperation.make(pipeline, streamedSpeech)
   const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
 
   const admitted = Effect.fnUntraced(
@@ -317,6 +324,8 @@ const make = Effect.fnUntraced(function*(
     image: WholeOperation.make(pipeline, imageOperation),
     video: (request, exchange) => Effect.map(video(request, exchange), ({ response }) => response),
     openImage: StreamOperation.make(pipeline, streamedImages),
+    speak: yield* keeping(openSpeech),
+    openSpeech,
     openRealtime: Realtime.make(pipeline, models, options.realtime),
     countTokens: (request, exchange) =>
       Effect.flatMap(

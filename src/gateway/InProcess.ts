@@ -63,8 +63,21 @@ const report = Effect.fnUntraced(function*(
 export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect(
   GatewayInProcess,
   Effect.gen(function*() {
-    const { budgets, chat, countTokens, embed, explain, image, model, models, openImage, routes, streamChat } =
-      yield* Gateway
+    const {
+      budgets,
+      chat,
+      countTokens,
+      embed,
+      explain,
+      image,
+      model,
+      models,
+      openImage,
+      openSpeech,
+      routes,
+      speak,
+      streamChat
+    } = yield* Gateway
     const log = yield* Effect.serviceOption(UsageLog)
     const tenants = yield* Effect.serviceOption(Tenants)
     const known = yield* Effect.serviceOption(Jobs)
@@ -76,6 +89,8 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       embed: (request) => embed(request),
       image: (request) => image(request),
       streamImage: (request) => Stream.unwrap(openImage({ ...request, stream: true })),
+      speak: (request) => speak(request),
+      streamSpeech: (request) => Stream.unwrap(openSpeech(request)),
       models,
       model,
       routes,

@@ -10,6 +10,7 @@ import type { JobOperation } from "../sdk/Job.ts"
 import { RestrictionsJson, restrictionsOf } from "../sdk/KeyJson.ts"
 import { RoutePolicy } from "../sdk/Routes.ts"
 import { VideoRequest, VideoResponse } from "../sdk/Video.ts"
+import { SpeechRequest, SpeechResponse } from "../sdk/Speech.ts"
 import type { Gateway } from "./Gateway.ts"
 
 /** One kind of job. */
@@ -31,6 +32,8 @@ const decodeImage = Schema.decodeUnknownResult(ImageRequest, strictly)
 const encodeImage = Schema.encodeSync(ImageResponse)
 const decodeVideo = Schema.decodeUnknownResult(VideoRequest, strictly)
 const encodeVideo = Schema.encodeSync(VideoResponse)
+const decodeSpeech = Schema.decodeUnknownResult(SpeechRequest, strictly)
+const encodeSpeech = Schema.encodeSync(SpeechResponse)
 const decodeEmbedding = Schema.decodeUnknownResult(EmbeddingRequest, strictly)
 const encodeEmbedding = Schema.encodeSync(EmbeddingResponse)
 
@@ -77,6 +80,17 @@ export const make = (gateway: Gateway["Service"]): Readonly<Record<JobOperation,
       Effect.map(
         Effect.flatMap(decoded(decodeVideo(request)), (asked) => gateway.video(asked)),
         (response) => JSON.stringify(encodeVideo(response))
+      )
+  },
+  speak: {
+    check: Effect.fnUntraced(function*(request) {
+      const asked = yield* decoded(decodeSpeech(request))
+      return asked.stream === true ? yield* fail(wholeOnly) : asked.model
+    }),
+    run: (request) =>
+      Effect.map(
+        Effect.flatMap(decoded(decodeSpeech(request)), (asked) => gateway.speak(asked)),
+        (response) => JSON.stringify(encodeSpeech(response))
       )
   }
 })

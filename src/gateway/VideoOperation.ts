@@ -41,6 +41,10 @@ const cancelPatience = 5_000
 
 /** Pauses between two looks: half a second at first, ten at most. */
 const looks = Schedule.min([Schedule.exponential(500, 1.5), Schedule.spaced(10_000)])
+/** What may go well in a moment; a variant that the provider does not have never will. */
+const isPassing = ({ reason }: GatewayError): boolean =>
+  reason._tag === "ProviderFailed" ? reason.kind === "transient" : reason._tag === "StoreUnavailable"
+
 const again = { schedule: Schedule.exponential(1_000), times: 3 }
 
 /** What is kept of a video that was submitted: whose it is, and its id there. */
@@ -188,7 +192,7 @@ const stored = Effect.fnUntraced(function*(
       purpose: "video",
       content: Stream.mapError(video.open(variant), (error) => gatewayError(error))
     }),
-    again
+    { ...again, while: isPassing }
   )
   return { variant, fileId: file.id, url: fileUrl(file.id), contentType: file.contentType, bytes: file.bytes }
 })

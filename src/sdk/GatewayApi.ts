@@ -13,6 +13,7 @@ import { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import { Issue } from "./GatewayError.ts"
 import { IssuedKeyJson, KeyJson, KeyListJson, NewKeyJson, RotationJson } from "./KeyJson.ts"
 import { ImageRequest, ImageResponse } from "./Image.ts"
+import { SpeechRequest, SpeechResponse } from "./Speech.ts"
 import { Job, JobList, JobOperation, JobStatus, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
 import { Operation as OperationName } from "./Operation.ts"
@@ -156,6 +157,22 @@ const video = HttpApiEndpoint.post("video", "/videos", {
   description:
     "Asks a model for a video, which takes minutes: the answer comes when it is made and among the gateway's files. With " +
     "`async: true` it is a job.",
+  override: { security }
+}))
+
+const speak = HttpApiEndpoint.post("speak", "/speech", {
+  payload: SpeechRequest.annotate({ identifier: "SpeechRequest" }),
+  success: [
+    SpeechResponse.annotate({ identifier: "SpeechResponse" }),
+    Schema.Uint8Array.pipe(HttpApiSchema.asUint8Array({ contentType: "audio/*" })),
+    HttpApiSchema.StreamSse({ events: ChatEvent })
+  ],
+  error: failures
+}).annotateMerge(OpenApi.annotations({
+  summary: "Speech",
+  description:
+    "Has a text said. The sound is kept as a file, whose address is the answer; with `stream: true` it is the answer itself, as it " +
+    "comes, and with `stream_format: sse` beside it server-sent events ending in `[DONE]`, with the sound in base64.",
   override: { security }
 }))
 
@@ -573,6 +590,7 @@ export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("embeddings").add(embed).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("images").add(image).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("videos").add(video).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("speech").add(speak).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("jobs").add(createJob, listJobs, getJob, cancelJob, redeliverWebhook).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),

@@ -16,6 +16,7 @@ import type { GatewayError } from "./GatewayError.ts"
 import type { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import type { Job, JobList, JobQuestion, NewJob } from "./Job.ts"
 import type { ModelInfo } from "./Model.ts"
+import type { SpeechChunk, SpeechRequest, SpeechResponse } from "./Speech.ts"
 import { UsageGroup } from "./UsageLog.ts"
 
 /** How many tokens a prompt has. */
@@ -75,6 +76,10 @@ export interface GatewayCalls<E = never> {
   readonly image: (request: ImageRequest) => Effect.Effect<ImageResponse, GatewayError | E>
   /** Asks for pictures in a stream, which may hold unfinished ones. Leaving it early closes the upstream's connection. */
   readonly streamImage: (request: ImageRequest) => Stream.Stream<ImageChunk, GatewayError | E>
+  /** Asks for speech, which is kept in the gateway's files. Interrupting it closes the upstream's connection. */
+  readonly speak: (request: SpeechRequest) => Effect.Effect<SpeechResponse, GatewayError | E>
+  /** Asks for speech in pieces as they come. Leaving the stream early closes the upstream's connection. */
+  readonly streamSpeech: (request: SpeechRequest) => Stream.Stream<SpeechChunk, GatewayError | E>
   /** The models that the caller may use. */
   readonly models: Effect.Effect<ReadonlyArray<ModelInfo>, GatewayError | E>
   /** One of them, by canonical or bare id. */

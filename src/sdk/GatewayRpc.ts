@@ -14,6 +14,7 @@ import { GatewayError } from "./GatewayError.ts"
 import { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import { Job, JobList, JobQuestion, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
+import { SpeechChunk, SpeechRequest, SpeechResponse } from "./Speech.ts"
 
 /** On the server, finds out who calls and under which options. */
 export class GatewayCaller extends RpcMiddleware.Service<GatewayCaller>()("llm-gateway/sdk/GatewayCaller", {
@@ -37,6 +38,8 @@ export class GatewayRpc extends RpcGroup.make(
   Rpc.make("embed", { payload: EmbeddingRequest, success: EmbeddingResponse, error }),
   Rpc.make("image", { payload: ImageRequest, success: ImageResponse, error }),
   Rpc.make("streamImage", { payload: ImageRequest, success: ImageChunk, error, stream: true }),
+  Rpc.make("speak", { payload: SpeechRequest, success: SpeechResponse, error }),
+  Rpc.make("streamSpeech", { payload: SpeechRequest, success: SpeechChunk, error, stream: true }),
   Rpc.make("models", { success: Schema.Array(ModelInfo), error }),
   Rpc.make("model", { payload: { id: Schema.String }, success: ModelInfo, error }),
   Rpc.make("routes", { success: Schema.Array(RouteInfo), error }),

@@ -10,6 +10,7 @@ import type { EmbeddingRequest, EmbeddingResponse } from "./Embedding.ts"
 import type { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import { ProviderErrorKind } from "./GatewayError.ts"
 import type { Capability, ModelInfo, Prices } from "./Model.ts"
+import type { SpeechChunk, SpeechRequest } from "./Speech.ts"
 import type { RealtimeRequest, RealtimeUpstream } from "./Realtime.ts"
 import type { ResolvedTool } from "./Tool.ts"
 import type { VideoRequest, VideoVariant } from "./Video.ts"
@@ -104,6 +105,17 @@ export interface VideoCall {
   readonly force?: boolean
 }
 
+/** One call for speech to a provider. */
+export interface SpeechCall {
+  readonly request: SpeechRequest
+  /** The model to call; `model.model` is what the provider calls it. */
+  readonly model: ModelInfo
+  /** How long the connection may take to open, ms. */
+  readonly connectTimeout: number
+  /** Set where no other candidate is left, so that an open circuit is no reason not to try. */
+  readonly force?: boolean
+}
+
 /** A video that a provider has begun to work on. */
 export interface SubmittedVideo {
   /** The provider's own id. */
@@ -189,6 +201,11 @@ export interface Provider {
   readonly cancelVideo?: (video: VideoReference) => Effect.Effect<void, ProviderError>
   /** What it may have of a video; absent: the video alone. */
   readonly videoVariants?: ReadonlyArray<VideoVariant>
+  /**
+   * Speech in pieces as it comes, then `done`; whether the provider sends bytes or events is its own business. The upstream's
+   * socket is open for exactly as long as the stream runs.
+   */
+  readonly speak?: (call: SpeechCall) => Stream.Stream<SpeechChunk, ProviderError>
   /** Opens a realtime session. The connection is the scope's, which breaks it off where nobody has closed it. */
   readonly realtime?: (call: RealtimeCall) => Effect.Effect<RealtimeUpstream, ProviderError, Scope.Scope>
   /** Absent: what today's providers take, 256 inputs and 250,000 tokens. */

@@ -13,7 +13,8 @@ import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import type { GatewayError, ValidationError } from "../sdk/GatewayError.ts"
 import type { EmbeddingRequest, EmbeddingResponse } from "../sdk/Embedding.ts"
 import type { ImageChunk, ImageRequest, ImageResponse } from "../sdk/Image.ts"
-import type { ChatCall, EmbedCall, Failure, ImageCall } from "../sdk/Provider.ts"
+import type { ChatCall, EmbedCall, Failure, ImageCall, SpeechCall } from "../sdk/Provider.ts"
+import type { SpeechChunk, SpeechRequest } from "../sdk/Speech.ts"
 
 /** A JSON object as it stands in a wire. */
 export type Json = Readonly<Record<string, unknown>>
@@ -106,4 +107,17 @@ export interface ImageDialectCodec {
   readonly encodeResponse: (response: ImageResponse) => Iterable<string>
   /** An event of a stream, in the wire's framing. */
   readonly encodeEvent: (chunk: ImageChunk) => string
+}
+
+/** The provider's side of a codec for speech that comes in events; errors are read by the chat codec of the same wire. */
+export interface SpeechUpstreamCodec {
+  readonly encodeRequest: (call: SpeechCall) => Result.Result<EncodedRequest, ValidationError>
+  readonly streamDecoder: (call: SpeechCall) => StreamDecoder<SpeechChunk>
+}
+
+/** The dialect's side of a codec for speech. */
+export interface SpeechDialectCodec {
+  readonly decodeRequest: (json: unknown) => Result.Result<SpeechRequest, ValidationError>
+  /** An event of a stream, in the wire's framing. */
+  readonly encodeEvent: (chunk: SpeechChunk) => string
 }

@@ -236,6 +236,8 @@ describe("errors of the gateway's own", () => {
         embed: () => refused,
         image: () => refused,
         streamImage: () => Stream.fromEffect(refused),
+        speak: () => refused,
+        streamSpeech: () => Stream.fromEffect(refused),
         models: refused,
         model: () => refused,
         routes: refused,

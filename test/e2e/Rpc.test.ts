@@ -404,6 +404,8 @@ describe.each(["http", "websocket"] as const)("every reason of an error, over %s
         embed: refused,
         image: refused,
         streamImage: () => Stream.fromEffect(refused()),
+        speak: refused,
+        streamSpeech: () => Stream.fromEffect(refused()),
         models: refused,
         model: refused,
         routes: refused,

@@ -11,6 +11,7 @@ import { fail, type GatewayError } from "../../sdk/GatewayError.ts"
 import { GeneratedImage, ImageChunk, ImageRequest, ImageResponse } from "../../sdk/Image.ts"
 import { validationError } from "../../sdk/Issues.ts"
 import type { ModelInfo } from "../../sdk/Model.ts"
+import { SpeechChunk, SpeechRequest, SpeechResponse } from "../../sdk/Speech.ts"
 import { Usage } from "../../sdk/Usage.ts"
 import { inPieces } from "../../wire/Vectors.ts"
 import {
@@ -25,6 +26,7 @@ import {
 } from "../Door.ts"
 import * as RealtimeRoutes from "../realtime/RealtimeRoutes.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
+import { soundReply } from "../SoundReply.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as BudgetsApi from "./BudgetsApi.ts"
 import * as AdminApi from "./AdminApi.ts"
@@ -140,6 +142,38 @@ const images = (options: RouteOptions) =>
     })
   )
 
+const decodeSpeech = Schema.decodeUnknownResult(SpeechRequest, { errors: "all", onExcessProperty: "error" })
+const encodeSpeech = Schema.encodeSync(SpeechResponse)
+const encodeSpeechChunk = Schema.encodeSync(SpeechChunk)
+
+const speechWriter = (requestId: string): StreamWriter<SpeechChunk> => ({
+  ...writer(requestId),
+  push: (chunk) => `data: ${JSON.stringify(encodeSpeechChunk(chunk))}\n\n`
+})
+
+const speech = (options: RouteOptions) =>
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request, requestId }) {
+      const body = yield* readJson(request, options.maxBodyBytes)
+      const later = JobsApi.askedAsync(body)
+      if (later !== undefined) return yield* JobsApi.createFor("speak", later, request, requestId)
+      const asked = yield* Effect.fromResult(
+        Result.mapError(decodeSpeech(body), (error) => fail(validationError(error)))
+      )
+      const gateway = yield* Gateway
+      const isStreamed = asked.stream === true
+      const exchange: Exchange = began(yield* start(asked.model, isStreamed, asked.user, "speak"))
+      if (!isStreamed) {
+        return json(encodeSpeech(yield* gateway.speak(asked, exchange)), exchangeHeaders(exchange))
+      }
+      const open = gateway.openSpeech(asked, exchange)
+      return asked.streamFormat === "sse"
+        ? yield* streamReply(open, exchange, speechWriter(requestId))
+        : yield* soundReply(open, exchange)
+    })
+  )
+
 const decodeVideo = Schema.decodeUnknownResult(VideoRequest, { errors: "all", onExcessProperty: "error" })
 const encodeVideo = Schema.encodeSync(VideoResponse)
 
@@ -190,6 +224,7 @@ const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/chat/completions": "POST",
   "/llm-gateway/v1/embeddings": "POST",
   "/llm-gateway/v1/images": "POST",
+  "/llm-gateway/v1/speech": "POST",
   "/llm-gateway/v1/realtime": "GET",
   "/llm-gateway/v1/videos": "POST",
   "/llm-gateway/v1/jobs": "GET, HEAD, POST",
@@ -228,6 +263,7 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
         HttpApiBuilder.group(GatewayApi, "images", (handlers) =>
           handlers.handleRaw("image", () => images(options))),
         HttpApiBuilder.group(GatewayApi, "videos", (handlers) => handlers.handleRaw("video", () => videos(options))),
+        HttpApiBuilder.group(GatewayApi, "speech", (handlers) => handlers.handleRaw("speak", () => speech(options))),
         HttpApiBuilder.group(GatewayApi, "jobs", (handlers) => {
           const jobs = JobsApi.make(door, options.maxBodyBytes)
           return handlers

@@ -8,8 +8,10 @@ import type { RouteInfo } from "../../sdk/GatewayApi.ts"
 import { fail, NotFound } from "../../sdk/GatewayError.ts"
 import type { ImageChunk } from "../../sdk/Image.ts"
 import type { ModelInfo } from "../../sdk/Model.ts"
+import type { SpeechChunk } from "../../sdk/Speech.ts"
 import { openAiEmbeddings } from "../../wire/openai/OpenAiEmbeddings.ts"
 import { openAiImages } from "../../wire/openai/OpenAiImages.ts"
+import { openAiSpeech } from "../../wire/openai/OpenAiSpeech.ts"
 import { encodeModel, encodeModels, openAiChat } from "../../wire/openai/OpenAiChat.ts"
 import {
   type Door,
@@ -23,6 +25,7 @@ import {
 } from "../Door.ts"
 import * as RealtimeRoutes from "../realtime/RealtimeRoutes.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
+import { soundReply } from "../SoundReply.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as ResponsesDialect from "./ResponsesDialect.ts"
 
@@ -86,6 +89,23 @@ const images = (options: RouteOptions) =>
     })
   )
 
+const speechWriter: StreamWriter<SpeechChunk> = { ...imageWriter, push: openAiSpeech.encodeEvent }
+
+const speech = (options: RouteOptions) =>
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request }) {
+      const body = yield* readJson(request, options.maxBodyBytes)
+      const asked = yield* Effect.fromResult(Result.mapError(openAiSpeech.decodeRequest(body), fail))
+      const gateway = yield* Gateway
+      const exchange: Exchange = began(yield* start(asked.model, true, asked.user, "speak"))
+      const open = gateway.openSpeech(asked, exchange)
+      return asked.streamFormat === "sse"
+        ? yield* streamReply(open, exchange, speechWriter)
+        : yield* soundReply(open, exchange)
+    })
+  )
+
 const modelsPath = "/v1/models/"
 
 /** A route is to these callers one more model, of the gateway's own. */
@@ -122,6 +142,7 @@ const served: ServedPaths = {
   "/v1/chat/completions": "POST",
   "/v1/embeddings": "POST",
   "/v1/images/generations": "POST",
+  "/v1/audio/speech": "POST",
   "/v1/models": "GET, HEAD",
   "/v1/realtime": "GET",
   ...ResponsesDialect.served
@@ -133,6 +154,7 @@ export const layer = (options: RouteOptions) =>
     HttpRouter.add("POST", "/v1/chat/completions", completions(options)),
     HttpRouter.add("POST", "/v1/embeddings", embeddings(options)),
     HttpRouter.add("POST", "/v1/images/generations", images(options)),
+    HttpRouter.add("POST", "/v1/audio/speech", speech(options)),
     RealtimeRoutes.layer(door, "/v1/realtime", options.realtime),
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),

@@ -82,6 +82,8 @@ const handlers = GatewayRpc.toLayer(Effect.map(GatewayInProcess, (gateway) =>
     embed: gateway.embed,
     image: gateway.image,
     streamImage: gateway.streamImage,
+    speak: gateway.speak,
+    streamSpeech: gateway.streamSpeech,
     models: () => gateway.models,
     model: ({ id }) => gateway.model(id),
     routes: () => gateway.routes,

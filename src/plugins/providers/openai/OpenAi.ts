@@ -10,6 +10,7 @@ import { sse } from "../../../wire/Framing.ts"
 import { decodeModels, openAiChat } from "../../../wire/openai/OpenAiChat.ts"
 import { openAiEmbeddings } from "../../../wire/openai/OpenAiEmbeddings.ts"
 import { openAiImages } from "../../../wire/openai/OpenAiImages.ts"
+import { openAiSpeech } from "../../../wire/openai/OpenAiSpeech.ts"
 import { openAiRealtime } from "../../../wire/openai/realtime/OpenAiRealtime.ts"
 import { openAiResponses, wire as responsesWire } from "../../../wire/openai/responses/OpenAiResponses.ts"
 import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
@@ -17,6 +18,7 @@ import * as HttpChat from "../HttpChat.ts"
 import * as HttpEmbed from "../HttpEmbed.ts"
 import * as HttpImage from "../HttpImage.ts"
 import * as HttpVideo from "../HttpVideo.ts"
+import * as HttpSpeech from "../HttpSpeech.ts"
 import * as HttpRealtime from "../HttpRealtime.ts"
 import * as KeptResponses from "./KeptResponses.ts"
 
@@ -101,6 +103,7 @@ export const layer = (options: Options = {}) =>
       generateImage: HttpImage.generateImage(endpoint, openAiImages, "/images/generations"),
       streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations"),
       ...HttpVideo.videos(endpoint, "/videos"),
+      speak: HttpSpeech.speak(endpoint, openAiSpeech, "/audio/speech"),
       realtime: HttpRealtime.realtime(endpoint, openAiRealtime, "/realtime")
     }
   }))

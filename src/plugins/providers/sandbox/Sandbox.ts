@@ -4,7 +4,7 @@
  * stream, a slow first token) it does when told, by the model's name or by directives in the prompt (`Directives.ts`).
  *
  * Models: `echo`, `lorem`, `tools`, `json`, `vision`, `slow-<ms>`, `fail-<status>`, `fail-context_length`,
- * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`, `image`,
+ * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`, `image`, `speak`,
  * `realtime`.
  */
 import { Cause, Clock, Effect, type Layer, type Pull, Stream } from "effect"
@@ -16,6 +16,7 @@ import * as Films from "./Films.ts"
 import * as Pictures from "./Pictures.ts"
 import * as Realtime from "./Realtime.ts"
 import { embed } from "./Vectors.ts"
+import { speak } from "./Voices.ts"
 import { contextWindow, decide, type Outcome, type Script, type ScriptChoice, type ScriptPart } from "./Script.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -75,6 +76,7 @@ const models: ReadonlyArray<Provider.DiscoveredModel> = [
   model("tokens-100-at-50", "Sandbox: 100 tokens, 50 a second"),
   model("embed", "Sandbox: vectors by the words of a text", ["text_input", "embeddings"]),
   model("image", "Sandbox: small pictures by the prompt", ["text_input", "image_output"]),
+  model("speak", "Sandbox: a tone for the words of a text", ["text_input", "audio_output", "speech"]),
   {
     ...model("video", "Sandbox: films of a picture a second by the prompt", ["text_input", "video_output"]),
     prices: { ...prices, outputVideoSecond: { base: 0.1, variants: { "1792x1024": 0.5 } } }
@@ -241,7 +243,7 @@ export const make = (slug: string): Provider.Provider => {
     kind: "sandbox",
     wire: "sandbox",
     unlistedModels: "allow",
-    defaultCapabilities: [...capabilities, "embeddings", "image_output", "video_output", "realtime_audio"],
+    defaultCapabilities: [...capabilities, "embeddings", "image_output", "video_output", "speech", "realtime_audio"],
     discover: Effect.succeed(models),
     chat: (call) =>
       Effect.suspend(() => {
@@ -259,6 +261,7 @@ export const make = (slug: string): Provider.Provider => {
     generateImage: ({ model, request }) => Pictures.generate(request, model.model),
     streamImage: ({ request }) => Pictures.stream(request),
     ...Films.make(slug),
+    speak: (call) => speak(call, slug),
     realtime: ({ model }) => Realtime.open(model.model)
   }
 }
