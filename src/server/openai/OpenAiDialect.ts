@@ -145,6 +145,7 @@ const served: ServedPaths = {
   "/v1/audio/speech": "POST",
   "/v1/models": "GET, HEAD",
   "/v1/realtime": "GET",
+  "/v1/realtime/client_secrets": "POST",
   ...ResponsesDialect.served
 }
 
@@ -154,8 +155,8 @@ export const layer = (options: RouteOptions) =>
     HttpRouter.add("POST", "/v1/chat/completions", completions(options)),
     HttpRouter.add("POST", "/v1/embeddings", embeddings(options)),
     HttpRouter.add("POST", "/v1/images/generations", images(options)),
+    RealtimeRoutes.layer({ door, path: "/v1/realtime", secretsPath: "/v1/realtime/client_secrets" }, options),
     HttpRouter.add("POST", "/v1/audio/speech", speech(options)),
-    RealtimeRoutes.layer(door, "/v1/realtime", options.realtime),
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
     otherwise(door, "/v1/*", served)
