@@ -124,12 +124,8 @@ describe.each(databases)("a video, with its job in $name", (database) => {
           ? `sqlite:${path.join(folder, "gateway.db")}`
           : yield* isolated(postgresUrl ?? "")
         const upstream = yield* upstreamOf
-        const context = yield* Effect.context<never>()
         const scope = yield* Effect.scope
-        const start = () =>
-          Effect.runPromiseWith(context)(
-            Scope.provide(serve(yamlOf(upstream, url), { folder }), scope)
-          )
+        const start = () => Effect.runPromise(Scope.provide(serve(yamlOf(upstream, url), { folder }), scope))
         yield* Effect.promise(() => body(upstream, start))
       }), 90_000)
 
