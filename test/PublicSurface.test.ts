@@ -11,7 +11,7 @@ const own = names(`
   BudgetsPostgres BudgetsRedis BudgetsSqlite ConfigFile ConnectionFailed Gateway GatewayClient GatewayConfig
   FileStorageDisk FileStorageMemory FileStorageS3 GatewayEmbeddingModel GatewayLanguageModel GatewayLayer GatewayServer InProcess
   HeaderMetadata IdentityJwt IdentityKeys Jobs JobStoreSql KeysSql ModelRegistryLayer Moderation NoopInterceptor Ollama
-  OpenAi OpenTelemetry OutboundUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries RequestMetrics RequestTraces Sandbox Sql Stores
+  OpenAi OpenTelemetry OutboundUndici PublicFetchUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries RequestMetrics RequestTraces Sandbox Sql Stores
   ToldHeaders TypeRegistryFolder TypeRegistryHttp TypeRegistryMemory UsageLogLines UsageNoop UsageSql Webhook
 `)
 
