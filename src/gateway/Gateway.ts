@@ -15,6 +15,7 @@ import type { Balance } from "../sdk/Budgets.ts"
 import { CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import type { EmbeddingRequest, EmbeddingResponse } from "../sdk/Embedding.ts"
+import { FileStorage } from "../sdk/FileStorage.ts"
 import { fail, type GatewayError } from "../sdk/GatewayError.ts"
 import type { ImageChunk, ImageRequest, ImageResponse } from "../sdk/Image.ts"
 import type { Interceptor, InterceptorContext } from "../sdk/Interceptor.ts"
@@ -23,6 +24,7 @@ import { ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ChatCall, ProviderError } from "../sdk/Provider.ts"
 import type { SpeechChunk, SpeechRequest } from "../sdk/Speech.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
+import type { VideoRequest, VideoResponse } from "../sdk/Video.ts"
 import { accountResponse, StreamAccount } from "./Accounting.ts"
 import { attemptChat, attemptStream } from "./Attempt.ts"
 import { runAttempts, type Turn } from "./Attempts.ts"
@@ -38,6 +40,7 @@ import { imageOperation, streamedImages } from "./ImageOperation.ts"
 import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, untilPassed } from "./Interception.ts"
 import * as Pipeline from "./Pipeline.ts"
 import * as Realtime from "./realtime/Realtime.ts"
+import * as RealtimeConversation from "./realtime/RealtimeConversation.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import { type Keep, keeping, streamedSpeech } from "./SpeechOperation.ts"
@@ -47,6 +50,7 @@ import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } fr
 import { type ResolvedTools, resolveTools } from "./ToolResolution.ts"
 import { validateChat } from "./Validation.ts"
 import * as StreamOperation from "./StreamOperation.ts"
+import * as VideoOperation from "./VideoOperation.ts"
 import * as WholeOperation from "./WholeOperation.ts"
 
 export {
@@ -57,6 +61,7 @@ export {
   type Dependencies,
   type GatewayOptions
 } from "./Pipeline.ts"
+export type { RealtimeConversation } from "./realtime/RealtimeConversation.ts"
 export type { RealtimeOptions } from "./realtime/RealtimeOptions.ts"
 
 /** Calls models. Runs as the `CurrentCaller`, under the `CurrentRequest`'s options. */
@@ -80,6 +85,11 @@ export class Gateway extends Context.Service<Gateway, {
   ) => Effect.Effect<EmbeddingResponse, GatewayError>
   /** Asks for pictures. Interrupting it closes the upstream's connection. */
   readonly image: (request: ImageRequest, exchange?: Exchange) => Effect.Effect<ImageResponse, GatewayError>
+  /**
+   * Asks for a video, and waits until it is made and stored. Interrupting it cancels the video, unless the request is to be made
+   * again.
+   */
+  readonly video: (request: VideoRequest, exchange?: Exchange) => Effect.Effect<VideoResponse, GatewayError>
   /** Asks for pictures in a stream; what fails before the first of them fails here. The scope is the stream's life. */
   readonly openImage: StreamOperation.Open<ImageRequest, ImageChunk>
   /** Asks for speech, which is kept in the gateway's files; `not_found` where it keeps none. */
@@ -91,6 +101,8 @@ export class Gateway extends Context.Service<Gateway, {
    * scope is the session's life.
    */
   readonly openRealtime: Realtime.OpenSession
+  /** A realtime session with its frames in a stream; what fails until the provider is connected fails here. */
+  readonly realtime: RealtimeConversation.Converse
   /** How many tokens a request's prompt has; nothing is answered, and nothing is charged. */
   readonly countTokens: (
     request: ChatRequest,
@@ -294,6 +306,10 @@ const make = Effect.fnUntraced(function*(
       Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : finish(exchange, chatOperation, asked, exit))
     )
 
+  const files = Option.getOrUndefined(yield* Effect.serviceOption(FileStorage))
+  const video = WholeOperation.make(pipeline, VideoOperation.make(files))
+  const openRealtime = Realtime.make(pipeline, models, options.realtime)
+
   return {
     chat: (request, exchange) =>
       exchange === undefined
@@ -312,10 +328,12 @@ const make = Effect.fnUntraced(function*(
       )
     ),
     image: WholeOperation.make(pipeline, imageOperation),
+    video: (request, exchange) => Effect.map(video(request, exchange), ({ response }) => response),
     openImage: StreamOperation.make(pipeline, streamedImages),
     speak: yield* keeping(openSpeech),
     openSpeech,
-    openRealtime: Realtime.make(pipeline, models, options.realtime),
+    openRealtime,
+    realtime: RealtimeConversation.make(openRealtime),
     countTokens: (request, exchange) =>
       Effect.flatMap(
         exchange === undefined ? start(request.model, false, request.user) : Effect.succeed(exchange),

@@ -17,6 +17,7 @@ import { access, errorOf, type HttpProviderOptions, registration, requestJson } 
 import * as HttpChat from "../HttpChat.ts"
 import * as HttpEmbed from "../HttpEmbed.ts"
 import * as HttpImage from "../HttpImage.ts"
+import * as HttpVideo from "../HttpVideo.ts"
 import * as HttpSpeech from "../HttpSpeech.ts"
 import * as HttpRealtime from "../HttpRealtime.ts"
 import * as KeptResponses from "./KeptResponses.ts"
@@ -101,6 +102,7 @@ export const layer = (options: Options = {}) =>
       embed: HttpEmbed.embed(endpoint, openAiEmbeddings, "/embeddings"),
       generateImage: HttpImage.generateImage(endpoint, openAiImages, "/images/generations"),
       streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations"),
+      ...HttpVideo.videos(endpoint, "/videos"),
       speak: HttpSpeech.speak(endpoint, openAiSpeech, "/audio/speech"),
       realtime: HttpRealtime.realtime(endpoint, openAiRealtime, "/realtime")
     }
