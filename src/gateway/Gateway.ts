@@ -22,6 +22,12 @@ import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ChatCall, ProviderError } from "../sdk/Provider.ts"
 import type { SpeechChunk, SpeechRequest } from "../sdk/Speech.ts"
+import type {
+  Transcription,
+  TranscriptionChunk,
+  TranscriptionRequest,
+  TranscriptionResponse
+} from "../sdk/Transcription.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import { accountResponse, StreamAccount } from "./Accounting.ts"
 import { attemptChat, attemptStream } from "./Attempt.ts"
@@ -37,6 +43,8 @@ import { finishing, once } from "./Finishing.ts"
 import { imageOperation, streamedImages } from "./ImageOperation.ts"
 import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, untilPassed } from "./Interception.ts"
 import * as Pipeline from "./Pipeline.ts"
+import { finding } from "./Recordings.ts"
+import { streamedTranscriptions, transcriptions } from "./TranscriptionOperation.ts"
 import * as Realtime from "./realtime/Realtime.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
 import type { Candidate, Plan } from "./Plan.ts"
@@ -85,6 +93,13 @@ export class Gateway extends Context.Service<Gateway, {
   readonly speak: Keep
   /** Asks for speech in a stream; what fails before the first sound fails here. The scope is the stream's life. */
   readonly openSpeech: StreamOperation.Open<SpeechRequest, SpeechChunk>
+  /** Asks for a transcript. Interrupting it closes the upstream's connection. */
+  readonly transcribe: (
+    request: TranscriptionRequest | Transcription,
+    exchange?: Exchange
+  ) => Effect.Effect<TranscriptionResponse, GatewayError>
+  /** Asks for a transcript in a stream; what fails before its first piece fails here. The scope is the stream's life. */
+  readonly openTranscription: StreamOperation.Open<TranscriptionRequest | Transcription, TranscriptionChunk>
   /**
    * Opens a realtime session: what fails until the provider is connected fails here. The caller is connected by `run`. The
    * scope is the session's life.
@@ -142,6 +157,9 @@ const make = Effect.fnUntraced(function*(
   const count = TokenCounting.make({ pipeline, types })
   const breakers = yield* Effect.serviceOption(Breakers)
   const openSpeech = StreamOperation.make(pipeline, streamedSpeech)
+  const findRecording = yield* finding
+  const transcribe = WholeOperation.make(pipeline, transcriptions)
+  const openTranscription = StreamOperation.make(pipeline, streamedTranscriptions)
   const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
 
   const admitted = Effect.fnUntraced(
@@ -314,6 +332,9 @@ const make = Effect.fnUntraced(function*(
     openImage: StreamOperation.make(pipeline, streamedImages),
     speak: yield* keeping(openSpeech),
     openSpeech,
+    transcribe: (request, exchange) => Effect.flatMap(findRecording(request), (found) => transcribe(found, exchange)),
+    openTranscription: (request, exchange) =>
+      Effect.flatMap(findRecording(request), (found) => openTranscription(found, exchange)),
     openRealtime: Realtime.make(pipeline, models, options.realtime),
     countTokens: (request, exchange) =>
       Effect.flatMap(

@@ -4,7 +4,7 @@
  * stream, a slow first token) it does when told, by the model's name or by directives in the prompt (`Directives.ts`).
  *
  * Models: `echo`, `lorem`, `tools`, `json`, `vision`, `slow-<ms>`, `fail-<status>`, `fail-context_length`,
- * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`, `image`, `speak`,
+ * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`, `image`, `speak`, `transcribe`,
  * `realtime`.
  */
 import { Cause, Clock, Effect, type Layer, type Pull, Stream } from "effect"
@@ -14,6 +14,7 @@ import type { Capability, Prices } from "../../../sdk/Model.ts"
 import * as Provider from "../../../sdk/Provider.ts"
 import * as Pictures from "./Pictures.ts"
 import * as Realtime from "./Realtime.ts"
+import * as Transcripts from "./Transcripts.ts"
 import { embed } from "./Vectors.ts"
 import { speak } from "./Voices.ts"
 import { contextWindow, decide, type Outcome, type Script, type ScriptChoice, type ScriptPart } from "./Script.ts"
@@ -76,6 +77,12 @@ const models: ReadonlyArray<Provider.DiscoveredModel> = [
   model("embed", "Sandbox: vectors by the words of a text", ["text_input", "embeddings"]),
   model("image", "Sandbox: small pictures by the prompt", ["text_input", "image_output"]),
   model("speak", "Sandbox: a tone for the words of a text", ["text_input", "audio_output", "speech"]),
+  model("transcribe", "Sandbox: hears one sentence in every sound", [
+    "audio_input",
+    "text_output",
+    "transcription",
+    "streaming"
+  ]),
   {
     ...model("realtime", "Sandbox: says back what it hears", realtimeCapabilities),
     prices: { ...prices, inputAudioMtok: 10, outputAudioMtok: 20 }
@@ -238,7 +245,7 @@ export const make = (slug: string): Provider.Provider => {
     kind: "sandbox",
     wire: "sandbox",
     unlistedModels: "allow",
-    defaultCapabilities: [...capabilities, "embeddings", "image_output", "speech", "realtime_audio"],
+    defaultCapabilities: [...capabilities, "embeddings", "image_output", "speech", "transcription", "realtime_audio"],
     discover: Effect.succeed(models),
     chat: (call) =>
       Effect.suspend(() => {
@@ -256,6 +263,8 @@ export const make = (slug: string): Provider.Provider => {
     generateImage: ({ model, request }) => Pictures.generate(request, model.model),
     streamImage: ({ request }) => Pictures.stream(request),
     speak: (call) => speak(call, slug),
+    transcribe: ({ model, request }) => Transcripts.transcribe(request, model.model),
+    streamTranscribe: ({ request }) => Transcripts.stream(request),
     realtime: ({ model }) => Realtime.open(model.model)
   }
 }
