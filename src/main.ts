@@ -26,6 +26,7 @@ import * as ConfigFile from "./config/ConfigFile.ts"
 import { environmentProblems, type EnvironmentRecord, fromEnvironment, ollamaUrl } from "./config/Environment.ts"
 import type { GatewayConfig } from "./config/GatewayConfig.ts"
 import * as GatewayLayer from "./config/GatewayLayer.ts"
+import * as RealtimeSettings from "./config/RealtimeSettings.ts"
 import * as FileChanges from "./config/FileChanges.ts"
 import * as KeysCommand from "./config/KeysCommand.ts"
 import { byModule, leastLevel } from "./config/LogLevels.ts"
@@ -239,7 +240,8 @@ const serveHere = Effect.fnUntraced(function*(config: GatewayConfig, file: Optio
         maxBodyBytes: config.server.maxBody,
         metrics: config.observability.metrics,
         drainTimeout: config.server.drainTimeout,
-        shedding: config.server.shed
+        shedding: config.server.shed,
+        realtime: RealtimeSettings.routes(config)
       })),
       Layer.provideMerge(gatewayOf(config, again)),
       Layer.provide(workerName === undefined ? Layer.empty : Workers.peers(workerName))

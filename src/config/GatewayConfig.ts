@@ -488,6 +488,16 @@ const Storage = section({
   )
 })
 
+const Realtime = section({
+  max_session: defaulted(PositiveDuration, "1h"),
+  idle_timeout: defaulted(PositiveDuration, "5m"),
+  ping_interval: defaulted(PositiveDuration, "20s"),
+  max_frame: defaulted(Size, "16MB"),
+  secret: secretAbsentIfEmpty(
+    matching(/^(?:.{32,1024})?$/u, "expected at least 32 characters, such as those of: openssl rand -base64 32")
+  )
+})
+
 const TypeRegistry = section(
   {
     folder: Schema.optionalKey(Text),
@@ -547,6 +557,7 @@ const fields = {
   usage: defaulted(Usage, {}),
   audit: defaulted(Audit, {}),
   jobs: defaulted(Jobs, {}),
+  realtime: defaulted(Realtime, {}),
   storage: defaulted(Storage, {}),
   type_registry: Schema.optionalKey(TypeRegistry),
   observability: defaulted(Observability, {})

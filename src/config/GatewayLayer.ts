@@ -37,6 +37,7 @@ import * as Interceptors from "./Interceptors.ts"
 import * as Overlay from "./Overlay.ts"
 import { nanoUsd, policiesOf } from "./Policies.ts"
 import { ProviderPool } from "./ProviderPool.ts"
+import * as RealtimeSettings from "./RealtimeSettings.ts"
 import * as Reloading from "./Reloading.ts"
 import * as Stores from "./Stores.ts"
 import * as Telemetry from "./Telemetry.ts"
@@ -202,6 +203,7 @@ const generation = (options: GatewayLayerOptions, memory: Memory) => (config: Ga
     attempts,
     retry: retryOptions(retry),
     ...(embedBatching === undefined ? {} : { embedBatching: batchingOf(embedBatching) }),
+    realtime: RealtimeSettings.sessions(config),
     ledger: { durability: config.usage.durability, lingerMs: recordsGather },
     budgets: {
       timeZone,

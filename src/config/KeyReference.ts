@@ -578,6 +578,28 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
   on("audit.sinks[].type", "noop, jsonl, sql", "required", "Nowhere; a file whose lines are chained; the database."),
   on("audit.sinks[].path", "path", "required", "jsonl: the file; each process needs one of its own."),
 
+  on("realtime", "mapping", "{}", "Realtime sessions over WebSockets."),
+  on("realtime.max_session", "duration", "1h", "The longest session."),
+  on(
+    "realtime.idle_timeout",
+    "duration",
+    "5m",
+    "How long both sides of a session may keep silent, or one may not read."
+  ),
+  on(
+    "realtime.ping_interval",
+    "duration",
+    "20s",
+    "How often both sides are asked whether they are there; one that has not answered by the next time is gone."
+  ),
+  on("realtime.max_frame", "size", "16MB", "The largest frame that either side may send."),
+  on(
+    "realtime.secret",
+    "text",
+    "",
+    "What client secrets are sealed with, at least 32 characters, the same on all replicas. Absent: each process has its own, and takes only what it has made."
+  ),
+
   on("jobs", "mapping", "{}", "Jobs: requests whose answers are fetched later."),
   on("jobs.concurrency", "whole number", "16", "Jobs that run at the same time in this process; 0: it runs none."),
   on("jobs.ttl", "duration", "1d", "How long results are kept."),

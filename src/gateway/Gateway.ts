@@ -65,6 +65,7 @@ export {
   type Dependencies,
   type GatewayOptions
 } from "./Pipeline.ts"
+export type { RealtimeOptions } from "./realtime/RealtimeOptions.ts"
 
 /** Calls models. Runs as the `CurrentCaller`, under the `CurrentRequest`'s options. */
 export class Gateway extends Context.Service<Gateway, {

@@ -70,6 +70,11 @@ export const secretIn = (headers: Headers): PresentedSecret | undefined => {
   return apiKey === undefined ? undefined : new PresentedSecret(apiKey)
 }
 
+/** Finds out who is calling. */
+export type Who = (headers: Headers, identity: Identity["Service"]) => Effect.Effect<Caller, GatewayError>
+
+const bySecret: Who = (headers, identity) => identity.authenticate(secretIn(headers))
+
 const plainHeaders = (requestId: string, exchange: Exchange | undefined): Record<string, string> =>
   exchange === undefined ? { "x-request-id": requestId } : exchangeHeaders(exchange)
 
@@ -110,7 +115,7 @@ const countRefusal = (error: GatewayError): Effect.Effect<void> =>
   })
 
 /**
- * Runs a handler for an authenticated caller, who shows its secret where `secretOf` looks for it. Failures and defects become the dialect's error; an interruption (the
+ * Runs a handler for an authenticated caller, as `who` tells them apart. Failures and defects become the dialect's error; an interruption (the
  * caller has gone) stays one, so that everything below is released.
  *
  * Here as everywhere on the way of a request, generator functions are made once and take what they need as arguments. One
@@ -120,7 +125,7 @@ const countRefusal = (error: GatewayError): Effect.Effect<void> =>
 export const visit = <R>(
   door: Door,
   handle: (visit: Visit) => Effect.Effect<HttpServerResponse.HttpServerResponse, GatewayError, R>,
-  secretOf: (headers: Headers) => PresentedSecret | undefined = secretIn
+  who: Who = bySecret
 ): Effect.Effect<
   HttpServerResponse.HttpServerResponse,
   never,
@@ -128,7 +133,7 @@ export const visit = <R>(
 > => {
   const admitted = Effect.fnUntraced(function*(visit: Visit) {
     const identity = yield* Identity
-    const caller: Caller = yield* identity.authenticate(secretOf(visit.request.headers))
+    const caller: Caller = yield* who(visit.request.headers, identity)
     const options = yield* Effect.fromResult(
       Result.mapError(requestOptions(visit.request.headers, visit.requestId), fail)
     )

@@ -154,7 +154,7 @@ const table: ReadonlyArray<readonly [string, ...ReadonlyArray<string>]> = [
   ["models: { a: 1 }", "1: models: expected a list"],
   [
     "a: 1\nserver:\n  hots: x",
-    "1: a: unknown key; known here: server, auth, tenants, providers, models, routes, defaults, interceptors, usage, audit, jobs, storage, type_registry, observability",
+    "1: a: unknown key; known here: server, auth, tenants, providers, models, routes, defaults, interceptors, usage, audit, jobs, realtime, storage, type_registry, observability",
     "3: server.hots: unknown key; did you mean host?"
   ],
   ["server: { maxBody: 1MB }", "1: server.maxBody: unknown key; did you mean max_body?"],
@@ -423,7 +423,7 @@ const table: ReadonlyArray<readonly [string, ...ReadonlyArray<string>]> = [
   ["__proto__: { server: 1 }", "1: __proto__: this key is not allowed"],
   [
     "a: &a { port: 1 }\nserver:\n  <<: *a",
-    "1: a: unknown key; known here: server, auth, tenants, providers, models, routes, defaults, interceptors, usage, audit, jobs, storage, type_registry, observability",
+    "1: a: unknown key; known here: server, auth, tenants, providers, models, routes, defaults, interceptors, usage, audit, jobs, realtime, storage, type_registry, observability",
     "3: server.<<: merge keys are not supported; write the keys out, or use an alias for a whole value"
   ],
   ["providers: &a\n  b: *a", "2: providers.b: an alias inside its own anchor"],

@@ -21,7 +21,7 @@ beforeAll(async () => {
   upstream = await startRealtimeUpstream()
   spare = await startRealtimeUpstream()
   gateway = await startGateway(`
-auth: { mode: keys, keys: [{ id: app, sha256: ${sha256}, tenant: acme }] }
+auth: { mode: keys, keys: [{ id: app, sha256: ${sha256}, tenant: acme, models: ["openai::*", "spare::*", "sandbox::*"] }] }
 providers:
   openai: { type: openai, base_url: "${upstream.url}/v1", api_key: upstream-key, unlisted_models: allow }
   spare: { type: openai, base_url: "${spare.url}/v1", api_key: spare-key, unlisted_models: allow }
@@ -32,6 +32,7 @@ models:
   - { id: "openai::gpt-4o", capabilities: [text_input, text_output] }
 routes:
   voice: { models: ["openai::gpt-realtime", "spare::gpt-realtime"] }
+realtime: { secret: 0123456789abcdef0123456789abcdef }
 `)
   tls = await tlsBefore(Number(new URL(gateway.url).port))
 })
@@ -219,5 +220,100 @@ describe("GET /v1/realtime", () => {
       }
     })
     await caller.closed
+  })
+})
+
+describe("POST /v1/realtime/client_secrets", () => {
+  const client = () => new OpenAI({ baseURL: `${gateway.url}/v1`, apiKey: "secret", maxRetries: 0 })
+  const secretFor = async (session: object, seconds = 60) => {
+    const body = { expires_after: { anchor: "created_at", seconds }, session: { type: "realtime", ...session } }
+    const answer = await gateway.post("/v1/realtime/client_secrets", body, authorization)
+    const text = await answer.text()
+    assert.strictEqual(answer.status, 200, text)
+    return String(JSON.parse(text).value)
+  }
+  const shown = (secret: string) => ({ protocols: ["realtime", `openai-insecure-api-key.${secret}`] })
+
+  it("makes secrets for OpenAI's SDK, which open sessions with their model and nothing else", async () => {
+    const { expires_at, value } = await client().realtime.clientSecrets.create({
+      expires_after: { anchor: "created_at", seconds: 60 },
+      session: { type: "realtime", model: "openai::gpt-realtime" }
+    })
+    assert.match(value, /^ek_/)
+    assert.approximately(expires_at, Date.now() / 1000 + 60, 5)
+    const at = upstream.connections.length
+    const caller = await callRealtime(address(), shown(value))
+    const provider = await upstream.connection(at)
+    assert.notInclude(JSON.stringify(provider.headers), value)
+    caller.socket.close()
+    await provider.closed
+    // Without a model in the address it is that of the secret.
+    const unnamed = await callRealtime(`${gateway.url}/llm-gateway/v1/realtime`, shown(value))
+    unnamed.socket.close()
+    assert.strictEqual((await refusedRealtime(address("sandbox::realtime"), shown(value))).status, 403)
+    const chat = await gateway.post("/v1/chat/completions", {}, { authorization: `Bearer ${value}` })
+    assert.strictEqual(chat.status, 401)
+    const more = await gateway.post("/v1/realtime/client_secrets", {}, { authorization: `Bearer ${value}` })
+    assert.strictEqual(more.status, 401)
+  })
+
+  it("sets the session up as the secret says, before anything of the caller's", async () => {
+    const secret = await secretFor({ model: "openai::gpt-realtime", instructions: "Be brief." })
+    const at = upstream.connections.length
+    const caller = await callRealtime(address(), shown(secret))
+    caller.say({ type: "response.create" })
+    const provider = await upstream.connection(at)
+    await provider.heard("response.create")
+    assert.deepStrictEqual(JSON.parse(String(provider.received[0]?.data)), {
+      type: "session.update",
+      session: { type: "realtime", instructions: "Be brief." }
+    })
+    caller.socket.close()
+    await provider.closed
+  })
+
+  it("makes none for models that the caller may not use, too long a time, or too large a setup", async () => {
+    const asked = (session: object, seconds = 60) =>
+      gateway.post("/v1/realtime/client_secrets", { expires_after: { seconds }, session }, authorization)
+        .then(({ status }) => status)
+    assert.strictEqual(await asked({ model: "nobody::has-it" }), 404)
+    assert.strictEqual(await asked({ model: "openai::gpt-realtime" }, 100_000), 400)
+    assert.strictEqual(await asked({}), 400)
+    assert.strictEqual(await asked({ model: "openai::gpt-realtime", instructions: "a".repeat(10_000) }), 400)
+  })
+
+  it("takes on one replica what another one has made, from the same tenant's key alone, and nothing that was changed", async () => {
+    const secret = await secretFor({ model: "sandbox::realtime" })
+    const replica = (tenant: string, own: string) =>
+      startGateway(`
+auth: { mode: keys, keys: [{ id: app, sha256: ${sha256}, tenant: ${tenant} }] }
+tenants: { ${tenant}: {} }
+providers: { sandbox: { type: sandbox } }
+realtime: { secret: ${own} }
+`)
+    const statusAt = async (at: RunningGateway, key: string): Promise<number> => {
+      const answer: unknown = await callRealtime(`${at.url}/v1/realtime?model=sandbox::realtime`, shown(key)).then(
+        ({ socket }) => {
+          socket.close()
+          return { status: 101 }
+        },
+        (refusal: unknown) => refusal
+      )
+      return typeof answer === "object" && answer !== null && "status" in answer ? Number(answer.status) : 0
+    }
+    const same = await replica("acme", "0123456789abcdef0123456789abcdef")
+    const foreign = await replica("globex", "0123456789abcdef0123456789abcdef")
+    const other = await replica("acme", "another-secret-of-32-characters-")
+    try {
+      assert.strictEqual(await statusAt(same, secret), 101)
+      assert.strictEqual(await statusAt(foreign, secret), 403)
+      assert.strictEqual(await statusAt(other, secret), 401)
+      for (const at of [3, 20, Math.floor(secret.length / 2), secret.length - 2]) {
+        const changed = secret.slice(0, at) + (secret[at] === "A" ? "B" : "A") + secret.slice(at + 1)
+        assert.strictEqual(await statusAt(same, changed), 401, `at ${at}`)
+      }
+    } finally {
+      await Promise.all([same.close(), foreign.close(), other.close()])
+    }
   })
 })

@@ -328,6 +328,6 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
       ])
     ),
     HttpApiScalar.layer(GatewayApi, { path: "/docs" }),
-    RealtimeRoutes.layer(door, "/llm-gateway/v1/realtime", options.realtime),
+    RealtimeRoutes.layer({ door, path: "/llm-gateway/v1/realtime" }, options),
     ownsRest ? otherwise(door, "/*", served(options.metrics !== false)) : Layer.empty
   )

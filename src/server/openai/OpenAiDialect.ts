@@ -173,6 +173,7 @@ const served: ServedPaths = {
   "/v1/audio/translations": "POST",
   "/v1/models": "GET, HEAD",
   "/v1/realtime": "GET",
+  "/v1/realtime/client_secrets": "POST",
   ...ResponsesDialect.served
 }
 
@@ -182,10 +183,10 @@ export const layer = (options: RouteOptions) =>
     HttpRouter.add("POST", "/v1/chat/completions", completions(options)),
     HttpRouter.add("POST", "/v1/embeddings", embeddings(options)),
     HttpRouter.add("POST", "/v1/images/generations", images(options)),
+    RealtimeRoutes.layer({ door, path: "/v1/realtime", secretsPath: "/v1/realtime/client_secrets" }, options),
     HttpRouter.add("POST", "/v1/audio/speech", speech(options)),
     HttpRouter.add("POST", "/v1/audio/transcriptions", transcripts("transcribe")),
     HttpRouter.add("POST", "/v1/audio/translations", transcripts("translate")),
-    RealtimeRoutes.layer(door, "/v1/realtime", options.realtime),
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
     otherwise(door, "/v1/*", served)
