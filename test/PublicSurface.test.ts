@@ -11,7 +11,7 @@ const own = names(`
   BudgetsPostgres BudgetsRedis BudgetsSqlite ConfigFile ConnectionFailed Gateway GatewayClient GatewayConfig
   FileStorageDisk FileStorageMemory FileStorageS3 GatewayEmbeddingModel GatewayLanguageModel GatewayLayer GatewayServer InProcess
   HeaderMetadata IdentityJwt IdentityKeys Jobs JobStoreSql KeysSql ModelRegistryLayer Moderation NoopInterceptor Ollama
-  OpenAi OpenTelemetry OutboundUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries RequestMetrics RequestTraces Sandbox Sql Stores
+  OpenAi OpenTelemetry OutboundUndici PublicFetchUndici Pii PromptGuard RateLimitsMemory RateLimitsRedis Registries RequestMetrics RequestTraces Sandbox Sql Stores
   ToldHeaders TypeRegistryFolder TypeRegistryHttp TypeRegistryMemory UsageLogLines UsageNoop UsageSql Webhook
 `)
 
@@ -27,7 +27,7 @@ const shared = names(`
   ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited
   RateLimits Realtime RealtimeSocket RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound Speech
   StoreStates StoreUnavailable Tenants TimeoutPhase TokenCount Tool Transcription TypeRegistry Unauthorized Usage UsageGroup UsageLog UsageQuestion
-  UsageReport UsageReportRow UsageSink UsageSinkRegistry ValidationError Windows credentialsExhausted
+  UsageReport Video UsageReportRow UsageSink UsageSinkRegistry ValidationError Windows credentialsExhausted
   FetchError FetchFailure FileStorage PublicFetch
   fail fileIdOf fileNotFound filesPath fileStorage fileUrl invalid isFileId isTimeZone noFiles openFile signedUrl timeoutOf windowAt
 `)

@@ -11,6 +11,7 @@ import { compilePatterns } from "../modules/modelRegistry/ModelPattern.ts"
 import { Memory } from "../modules/modelRegistry/Discovery.ts"
 import * as Registry from "../modules/modelRegistry/Registry.ts"
 import * as OutboundUndici from "../modules/outbound/OutboundUndici.ts"
+import * as PublicFetchUndici from "../modules/publicFetch/PublicFetchUndici.ts"
 import * as ToldHeaders from "../modules/outbound/ToldHeaders.ts"
 import * as TypeRegistryFolder from "../modules/typeRegistry/TypeRegistryFolder.ts"
 import * as TypeRegistryHttp from "../modules/typeRegistry/TypeRegistryHttp.ts"
@@ -265,7 +266,8 @@ export const layer = (config: GatewayConfig, options: GatewayLayerOptions = {}) 
       places(config),
       Health.layer,
       AttemptCounts.layer().pipe(Layer.provide(Routes.layer())),
-      outbound(config, () => connectTimeout)
+      outbound(config, () => connectTimeout),
+      PublicFetchUndici.layer({ allow: config.storage.fetch.allow, maxBytes: config.storage.fetch.maxSize })
     ))
   )
 }

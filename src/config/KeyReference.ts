@@ -23,11 +23,6 @@ const on = (path: string, type: string, standard: string, meaning: string): KeyE
   meaning,
   active: true
 })
-const off = (path: string, type: string, standard: string, meaning: string): KeyEntry => ({
-  ...on(path, type, standard, meaning),
-  active: false
-})
-
 /** The modules that a log level can be set for, and what they tell of. */
 const logModules: ReadonlyArray<readonly [LogModule, string]> = [
   ["access", "The line for each request."],
@@ -659,9 +654,19 @@ export const keyReference: ReadonlyArray<KeyEntry> = [
     "",
     "What signed addresses of files are signed with. Without it the gateway makes one and keeps it in storage.sql."
   ),
-  off("storage.fetch", "mapping", "{}", "Media that requests name by URL."),
-  off("storage.fetch.allow", "list of hosts or CIDRs", "[]", "What may be fetched beyond public https addresses."),
-  off("storage.fetch.max_size", "size", "50MB", "The largest one."),
+  on(
+    "storage.fetch",
+    "mapping",
+    "{}",
+    "Requests to addresses that callers give: webhooks, and media named by URL. Public https addresses alone are asked."
+  ),
+  on(
+    "storage.fetch.allow",
+    "list of hosts or CIDRs",
+    "[]",
+    "What may be asked beyond them, over plain http, too: names, each for itself, and ranges such as 10.0.0.0/8."
+  ),
+  on("storage.fetch.max_size", "size", "50MB", "The largest answer."),
 
   on("type_registry", "mapping", "", "Where the schemas of referenced tools come from: a folder or a url, not both."),
   on("type_registry.folder", "path", "", "A folder of JSON Schema files."),

@@ -84,6 +84,7 @@ const handingOn = (live: { readonly current: Generation }, base: Base["Service"]
     openChat: (request, exchange) => Effect.suspend(() => live.current.gateway.openChat(request, exchange)),
     embed: (request, exchange) => Effect.suspend(() => live.current.gateway.embed(request, exchange)),
     image: (request, exchange) => Effect.suspend(() => live.current.gateway.image(request, exchange)),
+    video: (request, exchange) => Effect.suspend(() => live.current.gateway.video(request, exchange)),
     openImage: (request, exchange) => Effect.suspend(() => live.current.gateway.openImage(request, exchange)),
     speak: (request, exchange) => Effect.suspend(() => live.current.gateway.speak(request, exchange)),
     openSpeech: (request, exchange) => Effect.suspend(() => live.current.gateway.openSpeech(request, exchange)),

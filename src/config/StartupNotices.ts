@@ -1,7 +1,7 @@
 /** What has to be said, or refused, before a configured gateway starts to listen. */
 import type { GatewayConfig } from "./GatewayConfig.ts"
 
-/** A part of the configuration that is understood but does not act: not in this version, or not beside what else is there. */
+/** A part of the configuration that is understood but does not act beside what else is there. */
 export interface InactiveSection {
   /** Its path in the file's spelling. */
   readonly section: string
@@ -9,13 +9,6 @@ export interface InactiveSection {
   readonly line?: number
   readonly reason: string
 }
-
-const later = (what: string): string => `${what} not active yet in this version`
-
-/** Sections with defaults: only those that the file writes out are worth a notice. */
-const notYet: ReadonlyArray<readonly [string, string]> = [
-  ["storage.fetch", later("fetched media are")]
-]
 
 /** The tenant on whose account everybody's requests run where nobody is asked for a key. */
 const everybody = "default"
@@ -69,7 +62,7 @@ const overruled = (config: GatewayConfig): ReadonlyArray<readonly [string, strin
 /** The parts that the file writes out and that do not act, sorted by line; each makes one line of the start-up notice. */
 export const inactiveSections = (config: GatewayConfig): ReadonlyArray<InactiveSection> => {
   const lines = config.source?.lines
-  return [...notYet, ...overruled(config)].flatMap(([section, reason]) => {
+  return overruled(config).flatMap(([section, reason]) => {
     const line = lines?.get(section)
     return line === undefined ? [] : [{ section, reason, line }]
   }).sort((a, b) => a.line - b.line)

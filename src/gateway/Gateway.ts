@@ -15,6 +15,7 @@ import type { Balance } from "../sdk/Budgets.ts"
 import { CurrentCaller, CurrentRequest } from "../sdk/Caller.ts"
 import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import type { EmbeddingRequest, EmbeddingResponse } from "../sdk/Embedding.ts"
+import { FileStorage } from "../sdk/FileStorage.ts"
 import { fail, type GatewayError } from "../sdk/GatewayError.ts"
 import type { ImageChunk, ImageRequest, ImageResponse } from "../sdk/Image.ts"
 import type { Interceptor, InterceptorContext } from "../sdk/Interceptor.ts"
@@ -29,6 +30,7 @@ import type {
   TranscriptionResponse
 } from "../sdk/Transcription.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
+import type { VideoRequest, VideoResponse } from "../sdk/Video.ts"
 import { accountResponse, StreamAccount } from "./Accounting.ts"
 import { attemptChat, attemptStream } from "./Attempt.ts"
 import { runAttempts, type Turn } from "./Attempts.ts"
@@ -55,6 +57,7 @@ import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } fr
 import { type ResolvedTools, resolveTools } from "./ToolResolution.ts"
 import { validateChat } from "./Validation.ts"
 import * as StreamOperation from "./StreamOperation.ts"
+import * as VideoOperation from "./VideoOperation.ts"
 import * as WholeOperation from "./WholeOperation.ts"
 
 export {
@@ -88,6 +91,11 @@ export class Gateway extends Context.Service<Gateway, {
   ) => Effect.Effect<EmbeddingResponse, GatewayError>
   /** Asks for pictures. Interrupting it closes the upstream's connection. */
   readonly image: (request: ImageRequest, exchange?: Exchange) => Effect.Effect<ImageResponse, GatewayError>
+  /**
+   * Asks for a video, and waits until it is made and stored. Interrupting it cancels the video, unless the request is to be made
+   * again.
+   */
+  readonly video: (request: VideoRequest, exchange?: Exchange) => Effect.Effect<VideoResponse, GatewayError>
   /** Asks for pictures in a stream; what fails before the first of them fails here. The scope is the stream's life. */
   readonly openImage: StreamOperation.Open<ImageRequest, ImageChunk>
   /** Asks for speech, which is kept in the gateway's files; `not_found` where it keeps none. */
@@ -312,6 +320,9 @@ const make = Effect.fnUntraced(function*(
       Effect.onExit((exit) => Exit.isSuccess(exit) ? Effect.void : finish(exchange, chatOperation, asked, exit))
     )
 
+  const files = Option.getOrUndefined(yield* Effect.serviceOption(FileStorage))
+  const video = WholeOperation.make(pipeline, VideoOperation.make(files))
+
   return {
     chat: (request, exchange) =>
       exchange === undefined
@@ -330,6 +341,7 @@ const make = Effect.fnUntraced(function*(
       )
     ),
     image: WholeOperation.make(pipeline, imageOperation),
+    video: (request, exchange) => Effect.map(video(request, exchange), ({ response }) => response),
     openImage: StreamOperation.make(pipeline, streamedImages),
     speak: yield* keeping(openSpeech),
     openSpeech,

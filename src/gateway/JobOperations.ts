@@ -9,6 +9,7 @@ import { validationError } from "../sdk/Issues.ts"
 import type { JobOperation } from "../sdk/Job.ts"
 import { RestrictionsJson, restrictionsOf } from "../sdk/KeyJson.ts"
 import { RoutePolicy } from "../sdk/Routes.ts"
+import { VideoRequest, VideoResponse } from "../sdk/Video.ts"
 import { SpeechRequest, SpeechResponse } from "../sdk/Speech.ts"
 import { TranscriptionRequest, TranscriptionResponse } from "../sdk/Transcription.ts"
 import type { Gateway } from "./Gateway.ts"
@@ -30,6 +31,8 @@ const decodeChat = Schema.decodeUnknownResult(ChatRequest, strictly)
 const encodeChat = Schema.encodeSync(ChatAnswer)
 const decodeImage = Schema.decodeUnknownResult(ImageRequest, strictly)
 const encodeImage = Schema.encodeSync(ImageResponse)
+const decodeVideo = Schema.decodeUnknownResult(VideoRequest, strictly)
+const encodeVideo = Schema.encodeSync(VideoResponse)
 const decodeSpeech = Schema.decodeUnknownResult(SpeechRequest, strictly)
 const encodeSpeech = Schema.encodeSync(SpeechResponse)
 const decodeTranscription = Schema.decodeUnknownResult(TranscriptionRequest, strictly)
@@ -72,6 +75,14 @@ export const make = (gateway: Gateway["Service"]): Readonly<Record<JobOperation,
       Effect.map(
         Effect.flatMap(decoded(decodeImage(request)), (asked) => gateway.image(asked)),
         (response) => JSON.stringify(encodeImage(response))
+      )
+  },
+  video: {
+    check: (request) => Effect.map(decoded(decodeVideo(request)), ({ model }) => model),
+    run: (request) =>
+      Effect.map(
+        Effect.flatMap(decoded(decodeVideo(request)), (asked) => gateway.video(asked)),
+        (response) => JSON.stringify(encodeVideo(response))
       )
   },
   speak: {

@@ -30,8 +30,8 @@ export interface JobRunnerOptions {
 
 /** What runs. */
 export interface JobRunner {
-  /** Ends a job's run in this process, if it has one: its provider's connection closes. */
-  readonly stop: (id: string) => Effect.Effect<void>
+  /** Ends the run of a job that was cancelled, if this process has it: its provider's connection closes. */
+  readonly cancel: (id: string) => Effect.Effect<void>
   /** Jobs that run now. */
   readonly running: () => number
   /** Jobs that have ended in this process, by how. */
@@ -41,10 +41,14 @@ export interface JobRunner {
 /** A job that runs here; a later taking by this very process, whose clock has jumped, only changes the fence. */
 interface Run {
   fence: number
+  /** What is kept of its work at a provider. */
+  handle: string | undefined
 }
 
 /** Replicas that may die with a job before it is given up. */
 const maxInterruptions = 1
+/** The same for work that a provider goes on with by itself, and that is only asked after. */
+const maxResumptions = 20
 const sweepEvery = "1 minute"
 /** Time between two renewals at most, ms; what was not told of a cancelled job is found out by then. */
 const renewEvery = 5_000
@@ -62,6 +66,11 @@ const interrupted = failure({
   status: 500
 })
 
+const mostInterruptions = ({ handle, onInterruption }: TakenJob): number => {
+  if (handle !== undefined) return maxResumptions
+  return onInterruption === "fail" ? 0 : maxInterruptions
+}
+
 /** Starts running jobs, for as long as the scope lives; what runs at its end is given back, or failed where it must not be run again. */
 export const make = Effect.fnUntraced(function*(
   store: JobStore["Service"],
@@ -74,6 +83,8 @@ export const make = Effect.fnUntraced(function*(
   const ended = new Map<string, number>()
   /** Ids of jobs whose runs were stopped because they are not this process's any more. */
   const stopped = new Set<string>()
+  /** Of those, the ones that were cancelled. */
+  const cancelled = new Set<string>()
   const wake = yield* Queue.sliding<void>(1)
   const fibers = yield* FiberMap.make<string>()
   let isEnding = false
@@ -95,14 +106,18 @@ export const make = Effect.fnUntraced(function*(
       Effect.uninterruptible
     )
 
-  const isGivenBack = (job: TakenJob): boolean => isEnding && !stopped.has(job.id) && job.onInterruption === "run_again"
+  /** Whether another replica may go on with it. */
+  const isResumable = ({ onInterruption }: TakenJob, { handle }: Run): boolean =>
+    onInterruption === "run_again" || (handle !== undefined && handle !== "")
+
+  const isGivenBack = (job: TakenJob, run: Run): boolean => isEnding && !stopped.has(job.id) && isResumable(job, run)
 
   /** A job that was cancelled or taken over is not this process's to end; else the process ends, and others go on with the job. */
   const leave = (job: TakenJob, run: Run): Effect.Effect<void> => {
     if (stopped.delete(job.id)) return Effect.void
-    return job.onInterruption === "fail"
-      ? Effect.asVoid(Effect.ignore(store.finish(job.id, run.fence, interrupted, ttlMs)))
-      : Effect.ignore(store.giveBack(job.id, run.fence))
+    return isResumable(job, run)
+      ? Effect.ignore(store.giveBack(job.id, run.fence))
+      : Effect.asVoid(Effect.ignore(store.finish(job.id, run.fence, interrupted, ttlMs)))
   }
 
   const failed = Effect.fnUntraced(function*(job: TakenJob, cause: Cause.Cause<GatewayError>) {
@@ -121,21 +136,31 @@ export const make = Effect.fnUntraced(function*(
       ? Effect.succeed(false)
       : Effect.map(log.costs([job.id]), (costs) => costs.has(job.id))
 
-  const answer = (job: TakenJob): Effect.Effect<string, GatewayError> =>
+  const answer = (job: TakenJob, run: Run): Effect.Effect<string, GatewayError> =>
     Effect.flatMap(wasCharged(job), (isPaid) => {
       const repeatable: Repeatable = {
         recordId: job.id,
         // What is cut off because this process ends is made again elsewhere, and charged there.
-        isCharged: () => !isPaid && !isGivenBack(job)
+        isCharged: () => !isPaid && !isGivenBack(job, run),
+        isCancelled: () => cancelled.has(job.id),
+        ...(job.handle === undefined ? {} : { handle: job.handle }),
+        keep: (handle) =>
+          Effect.tap(
+            Effect.suspend(() => store.keepHandle(job.id, run.fence, handle)),
+            () =>
+              Effect.sync(() => {
+                run.handle = handle
+              })
+          )
       }
       return JobOperations.as(job.context, repeatable, kinds[job.operation].run(JSON.parse(job.request)))
     })
 
   const execute = Effect.fnUntraced(function*(job: TakenJob, run: Run) {
-    if (job.interruptions > (job.onInterruption === "fail" ? 0 : maxInterruptions)) {
+    if (job.interruptions > mostInterruptions(job) || job.handle === "") {
       return yield* finish(job, run, interrupted)
     }
-    const exit = yield* Effect.exit(answer(job))
+    const exit = yield* Effect.exit(answer(job, run))
     if (Exit.isSuccess(exit)) return yield* finish(job, run, { status: "completed", result: exit.value })
     if (Cause.hasInterruptsOnly(exit.cause)) return yield* Effect.interrupt
     yield* finish(job, run, yield* failed(job, exit.cause))
@@ -147,7 +172,7 @@ export const make = Effect.fnUntraced(function*(
       known.fence = job.fence
       return
     }
-    const run: Run = { fence: job.fence }
+    const run: Run = { fence: job.fence, handle: job.handle }
     runs.set(job.id, run)
     yield* FiberMap.run(
       fibers,
@@ -157,15 +182,17 @@ export const make = Effect.fnUntraced(function*(
         Effect.ensuring(Effect.sync(() => {
           runs.delete(job.id)
           stopped.delete(job.id)
+          cancelled.delete(job.id)
           Queue.offerUnsafe(wake, undefined)
         }))
       )
     )
   })
 
-  const stop = (id: string): Effect.Effect<void> =>
+  const stop = (id: string, isCancelled: boolean): Effect.Effect<void> =>
     Effect.suspend(() => {
       if (!runs.has(id)) return Effect.void
+      if (isCancelled) cancelled.add(id)
       stopped.add(id)
       return FiberMap.remove(fibers, id)
     })
@@ -190,7 +217,7 @@ export const make = Effect.fnUntraced(function*(
     const held = yield* store.renew(owner, ids, leaseMs)
     for (const id of ids) {
       const run = runs.get(id)
-      if (run !== undefined && !held.has(id)) yield* stop(id)
+      if (run !== undefined && !held.has(id)) yield* stop(id, false)
     }
   })
 
@@ -200,7 +227,7 @@ export const make = Effect.fnUntraced(function*(
       const { id, status } = yield* PubSub.take(changes)
       if (status === undefined) yield* Effect.ignore(renewing)
       if (status === undefined || status === "pending") Queue.offerUnsafe(wake, undefined)
-      if (status === "cancelled") yield* stop(id)
+      if (status === "cancelled") yield* stop(id, true)
     }
   })
 
@@ -210,5 +237,5 @@ export const make = Effect.fnUntraced(function*(
   )
   yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.ignore(store.sweep), Effect.sleep(sweepEvery))))
   yield* Effect.forkScoped(Effect.forever(taking))
-  return { stop, running: () => runs.size, ended }
+  return { cancel: (id) => stop(id, true), running: () => runs.size, ended }
 })

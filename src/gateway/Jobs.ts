@@ -232,7 +232,7 @@ const make = Effect.fnUntraced(function*(
     cancel: Effect.fn("Jobs.cancel")(function*(id) {
       const { tenant } = yield* CurrentCaller
       const job = yield* store.cancel(tenant, id, ttlMs)
-      if (job.status === "cancelled") yield* runner.stop(id)
+      if (job.status === "cancelled") yield* runner.cancel(id)
       return seen(job)
     }),
 

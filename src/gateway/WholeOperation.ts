@@ -97,6 +97,17 @@ const passed = Effect.fnUntraced(function*<Request extends Asked, Response exten
   return operation.answered.changed(response, texts)
 })
 
+/** An operation that lasts longer than others has that time, unless its caller said otherwise. */
+const patient = <Request extends Asked>(
+  { lastsMs }: PreparedOperation<Request>,
+  exchange: Exchange,
+  plan: Plan
+): Plan => {
+  if (lastsMs === undefined) return plan
+  const { answer = lastsMs, total = lastsMs } = exchange.timeouts
+  return { ...plan, timeouts: { ...plan.timeouts, answer, total } }
+}
+
 /** Makes the way of one operation's requests through the stages of a gateway. */
 export const make = <Request extends Asked, Response extends Consumed>(
   pipeline: Pipeline,
@@ -109,7 +120,8 @@ export const make = <Request extends Asked, Response extends Consumed>(
     asked: Request,
     exchange: Exchange
   ): Effect.fn.Return<Response, GatewayError | AttemptError> {
-    const { active, context, bindings, plan, request } = yield* prepare(exchange, asked)
+    const { active, context, bindings, plan: planned, request } = yield* prepare(exchange, asked)
+    const plan = patient(operation, exchange, planned)
     const calls = operation.calls(request, plan)
     const { connect: connectTimeout } = plan.timeouts
     const answered = yield* waited(

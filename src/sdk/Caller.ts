@@ -1,7 +1,7 @@
 /** Who makes a request, and what travels beside it. Both are Context references, so that no signature carries them. */
-import { Context } from "effect"
+import { Context, type Effect } from "effect"
 import type { Fallback } from "./Chat.ts"
-import type { TimeoutPhase } from "./GatewayError.ts"
+import type { GatewayError, TimeoutPhase } from "./GatewayError.ts"
 import type { RoutePolicy } from "./Routes.ts"
 import type { Restrictions } from "./Tenant.ts"
 
@@ -57,6 +57,12 @@ export interface Repeatable {
   readonly recordId: string
   /** Asked at the end of the request: false leaves no record, and gives all of its reservation back. */
   readonly isCharged: () => boolean
+  /** Whether its caller wants it no more, so that what a provider works on is to be cancelled. */
+  readonly isCancelled?: () => boolean
+  /** What was kept of the work at a provider when the request was made before; empty: it was about to be begun. */
+  readonly handle?: string
+  /** Keeps that for whoever makes the request again. Done before the work goes on. */
+  readonly keep?: (handle: string) => Effect.Effect<void, GatewayError>
 }
 
 /** The caller's span, as the `traceparent` and `tracestate` headers tell it (https://www.w3.org/TR/trace-context/). */

@@ -20,6 +20,7 @@ import { ModelInfo } from "./Model.ts"
 import { Operation as OperationName } from "./Operation.ts"
 import { RoutePolicy } from "./Routes.ts"
 import { UsageGroup } from "./UsageLog.ts"
+import { VideoRequest, VideoResponse } from "./Video.ts"
 
 /** A failure as RFC 9457 problem details; `code` is stable, `field` and `issues` are in the request's own spelling. */
 export const Problem = Schema.Struct({
@@ -145,6 +146,18 @@ const image = HttpApiEndpoint.post("image", "/images", {
   description:
     "Asks a model for pictures, all of them at once or (with `stream: true`) as server-sent events ending in `[DONE]`, with pictures " +
     "that are not finished yet before each finished one where `partial_images` asks for them.",
+  override: { security }
+}))
+
+const video = HttpApiEndpoint.post("video", "/videos", {
+  payload: VideoRequest.annotate({ identifier: "VideoRequest" }),
+  success: VideoResponse.annotate({ identifier: "VideoResponse" }),
+  error: failures
+}).annotateMerge(OpenApi.annotations({
+  summary: "Videos",
+  description:
+    "Asks a model for a video, which takes minutes: the answer comes when it is made and among the gateway's files. With " +
+    "`async: true` it is a job.",
   override: { security }
 }))
 
@@ -594,6 +607,7 @@ export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("embeddings").add(embed).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("images").add(image).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("speech").add(speak, transcribe).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("videos").add(video).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("jobs").add(createJob, listJobs, getJob, cancelJob, redeliverWebhook).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),

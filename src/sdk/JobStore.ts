@@ -62,6 +62,8 @@ export interface TakenJob {
   readonly fence: number
   /** How often a replica has died with it. */
   readonly interruptions: number
+  /** What was kept of its work at a provider; empty: that was about to begin. */
+  readonly handle?: string
 }
 
 /** How a job ended; the texts are JSON. */
@@ -122,6 +124,8 @@ export class JobStore extends Context.Service<JobStore, {
     ids: ReadonlyArray<string>,
     leaseMs: number
   ) => Effect.Effect<ReadonlyMap<string, number>, GatewayError>
+  /** Keeps what a provider calls its work on a job that was taken. Fails where the job is another replica's by now, or has ended. */
+  readonly keepHandle: (id: string, fence: number, handle: string) => Effect.Effect<void, GatewayError>
   /** Ends a job that was taken; false where it has been cancelled or taken over meanwhile, which changes nothing. */
   readonly finish: (id: string, fence: number, end: JobEnd, ttlMs: number) => Effect.Effect<boolean, GatewayError>
   /** Gives a job that was taken back, to wait for whoever takes it next. */

@@ -60,6 +60,8 @@ export interface UpstreamRequest {
   readonly connectTimeout?: number
   /** Which of the provider's breakers the request belongs to; by default what its path looks like. */
   readonly endpoint?: EndpointClass
+  /** The key that an earlier answer told: only that one is used, as long as the provider has it. */
+  readonly key?: string
   /** Sends the request whatever the breaker says; its outcome counts all the same. */
   readonly force?: boolean
   /** The largest answer to hold in memory, bytes; default 64 MiB. Streams are not held and have no such cap. */
@@ -72,6 +74,8 @@ export interface UpstreamHead {
   readonly headers: Readonly<Record<string, string>>
   /** Set where each of several keys was refused, and none merely limited; this is the last refusal. */
   readonly keysRefused?: boolean
+  /** Which of several keys the answer belongs to; not the key itself. */
+  readonly key?: string
   /** Set where the breaker is open after this answer; the provider's error is to carry it. */
   readonly breaker?: "opened"
 }

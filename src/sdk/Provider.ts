@@ -14,6 +14,7 @@ import type { SpeechChunk, SpeechRequest } from "./Speech.ts"
 import type { RealtimeRequest, RealtimeUpstream } from "./Realtime.ts"
 import type { ResolvedTool } from "./Tool.ts"
 import type { Transcription, TranscriptionChunk, TranscriptionResponse } from "./Transcription.ts"
+import type { VideoRequest, VideoVariant } from "./Video.ts"
 
 /** What went wrong in one call to one provider. The only error that a provider fails with. */
 export class ProviderError extends Schema.TaggedError<ProviderError>()("ProviderError", {
@@ -38,7 +39,9 @@ export class ProviderError extends Schema.TaggedError<ProviderError>()("Provider
    */
   breaker: Schema.optionalKey(Schema.Literals(["open", "half_open", "opened"])),
   /** Set where the request was refused before it left the gateway, because the target has no form for it. */
-  refused: Schema.optionalKey(Schema.Boolean)
+  refused: Schema.optionalKey(Schema.Boolean),
+  /** Set where the provider has said that what it worked on is over, so that asking again makes no sense. */
+  isFinal: Schema.optionalKey(Schema.Boolean)
 }) {}
 
 /** What a codec says of a failure; the provider adds its slug. */
@@ -92,6 +95,17 @@ export interface ImageCall {
   readonly force?: boolean
 }
 
+/** One request for a video to a provider. */
+export interface VideoCall {
+  readonly request: VideoRequest
+  /** The model to call; `model.model` is what the provider calls it. */
+  readonly model: ModelInfo
+  /** How long the connection may take to open, ms. */
+  readonly connectTimeout: number
+  /** Set where no other candidate is left, so that an open circuit is no reason not to try. */
+  readonly force?: boolean
+}
+
 /** One call for speech to a provider. */
 export interface SpeechCall {
   readonly request: SpeechRequest
@@ -112,6 +126,35 @@ export interface TranscriptionCall {
   readonly connectTimeout: number
   /** Set where no other candidate is left, so that an open circuit is no reason not to try. */
   readonly force?: boolean
+}
+
+/** A video that a provider has begun to work on. */
+export interface SubmittedVideo {
+  /** The provider's own id. */
+  readonly id: string
+  /** Which of several keys it belongs to, as `UpstreamHead.key`. */
+  readonly key?: string
+  /** Parameters that the provider has no form for, in the native spelling. */
+  readonly dropped?: ReadonlyArray<string>
+}
+
+/** A video at its provider. */
+export interface VideoReference {
+  readonly id: string
+  readonly key?: string
+  readonly model: ModelInfo
+  /** How long the connection may take to open, ms. */
+  readonly connectTimeout: number
+}
+
+/** How a video stands; one that came to nothing is a failure, with `isFinal`. */
+export interface VideoProgress {
+  readonly status: "queued" | "in_progress" | "completed"
+  /** Percent. */
+  readonly progress?: number
+  /** How long the video is, where the provider tells. */
+  readonly seconds?: number
+  readonly size?: string
 }
 
 /** One call for a realtime session. */
@@ -161,6 +204,15 @@ export interface Provider {
   readonly generateImage?: (call: ImageCall) => Effect.Effect<ImageResponse, ProviderError>
   /** The same in a stream. The upstream's socket is open for exactly as long as it runs. */
   readonly streamImage?: (call: ImageCall) => Stream.Stream<ImageChunk, ProviderError>
+  /** Begins a video. Made once for a request: a provider that has answered with an id is not asked for another one. */
+  readonly submitVideo?: (call: VideoCall) => Effect.Effect<SubmittedVideo, ProviderError>
+  readonly pollVideo?: (video: VideoReference) => Effect.Effect<VideoProgress, ProviderError>
+  /** The content of a video that is completed. */
+  readonly fetchVideo?: (video: VideoReference, variant: VideoVariant) => Stream.Stream<Uint8Array, ProviderError>
+  /** Ends the work on a video that nobody wants any more. */
+  readonly cancelVideo?: (video: VideoReference) => Effect.Effect<void, ProviderError>
+  /** What it may have of a video; absent: the video alone. */
+  readonly videoVariants?: ReadonlyArray<VideoVariant>
   /**
    * Speech in pieces as it comes, then `done`; whether the provider sends bytes or events is its own business. The upstream's
    * socket is open for exactly as long as the stream runs.

@@ -52,6 +52,8 @@ const maxAnnounced = 16
 /** Texts that wait until they are whole, and pieces of each. */
 const maxTexts = 64
 const maxPieces = 16_384
+/** Responses at the same time; OpenAI has one in the conversation, and some beside it where the caller asks for that. */
+const maxRunning = 64
 /** How long a cancelled response may take to tell what it consumed, before the session ends without that, ms. */
 const lastWords = 1_000
 /** What a conversation is that nobody has said anything in, tokens: instructions and tools. */
@@ -285,6 +287,8 @@ export class RealtimeSession {
   }
 
   #started(frame: RealtimeFrame, responseId: string): Work | undefined {
+    if (this.#running.has(responseId)) return undefined
+    if (this.#running.size >= maxRunning) return Effect.sync(() => this.fail(fail(tooMany), 1011))
     const announced = this.#announced.shift()
     if (announced !== undefined) {
       this.#running.set(responseId, announced)
@@ -425,6 +429,7 @@ export class RealtimeSession {
 const tooLong = new InternalError({
   message: "the model's answer is too long to be held back until it is checked"
 })
+const tooMany = new InternalError({ message: `the provider has more than ${maxRunning} responses under way` })
 const stopping = new Overloaded({ message: "the session is about to end; connect again for another response" })
 
 /** Whether an error says that a limit of the gateway's is used up, or cannot be asked. */

@@ -233,6 +233,13 @@ export const layer: Layer.Layer<JobStore, never, SqlClient.SqlClient> = Layer.ef
           )
         })),
 
+      keepHandle: (id, fence, handle) =>
+        orUnavailable(Effect.gen(function*() {
+          const rows = yield* sql`UPDATE jobs SET handle = ${handle}
+            WHERE id = ${id} AND fence = ${fence} AND status = 'running' RETURNING id`
+          if (rows.length === 0) return yield* notFound(id)
+        })),
+
       finish: (id, fence, end, ttlMs) =>
         orUnavailable(Effect.gen(function*() {
           const at = yield* now

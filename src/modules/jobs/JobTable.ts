@@ -50,6 +50,10 @@ export const migrations: Readonly<Record<string, Effect.Effect<void, SqlError.Sq
     yield* sql`ALTER TABLE jobs ADD COLUMN webhook_due_at BIGINT`
     yield* sql`ALTER TABLE jobs ADD COLUMN webhook_failure TEXT`
     yield* sql`CREATE INDEX jobs_webhook_due_at ON jobs (webhook_due_at) WHERE webhook_due_at IS NOT NULL`
+  }),
+  "0022_job_handles": Effect.gen(function*() {
+    const sql = yield* SqlClient.SqlClient
+    yield* sql`ALTER TABLE jobs ADD COLUMN handle TEXT`
   })
 }
 
@@ -62,7 +66,7 @@ export const whole = `${listed}, result, error`
 /** All that `dueWebhook` reads. */
 export const due = `${listed}, error, webhook_tries`
 /** All that `takenJob` reads. */
-export const taken = "id, operation, on_interruption, request, context, fence, interruptions"
+export const taken = "id, operation, on_interruption, request, context, fence, interruptions, handle"
 
 /** PostgreSQL's driver gives a bigint. */
 const Count = Schema.Union([Schema.Finite, Schema.BigInt])
@@ -97,7 +101,8 @@ const TakenRow = Schema.Struct({
   request: Schema.String,
   context: Schema.String,
   fence: Count,
-  interruptions: Count
+  interruptions: Count,
+  handle: Schema.NullOr(Schema.String)
 })
 
 const decodeStored = Schema.decodeUnknownEffect(Schema.Array(StoredRow))
@@ -146,7 +151,8 @@ const takenJob = (row: typeof TakenRow.Type): TakenJob => ({
   request: row.request,
   context: row.context,
   fence: Number(row.fence),
-  interruptions: Number(row.interruptions)
+  interruptions: Number(row.interruptions),
+  ...(row.handle === null ? {} : { handle: row.handle })
 })
 
 // A row that cannot be read was not written by this program: a defect, whose cause is for the operator alone.

@@ -39,6 +39,8 @@ interface Key {
  */
 export interface Sending<A extends UpstreamHead, R> {
   readonly once?: boolean
+  /** The fingerprint of the only key to use, as long as it is among them. */
+  readonly key?: string
   readonly send: (secret: Redacted.Redacted) => Effect.Effect<A, ProviderError, R>
   readonly discard: (answer: A) => void
 }
@@ -132,8 +134,11 @@ export const make = (
 
   return {
     send: Effect.fnUntraced(function*<A extends UpstreamHead, R>(
-      { discard, once, send }: Sending<A, R>
+      { discard, key: only, once, send }: Sending<A, R>
     ): Effect.fn.Return<A, ProviderError, R> {
+      const own = only === undefined ? undefined : keys.find(({ secret }) => fingerprint(secret) === only)
+      // What belongs to one key is not there for the others.
+      if (own !== undefined) return yield* send(own.secret)
       const clock = yield* Clock.Clock
       const tried = new Set<Key>()
       const suspects: Array<Key> = []
@@ -173,7 +178,7 @@ export const make = (
               works(key)
               for (const suspect of suspects) yield* refuse(suspect, 403, now)
             }
-            return answer
+            return { ...answer, key: fingerprint(key.secret) }
         }
       }
       const wait = shortestRest(clock.currentTimeMillisUnsafe())

@@ -235,6 +235,8 @@ const isStreamed = (body: UpstreamRequest["body"]): body is StreamedBody => type
 
 const isOnce = (body: UpstreamRequest["body"]): boolean => isStreamed(body) && body.once === true
 
+const pinned = ({ key }: Pick<UpstreamRequest, "key">) => key === undefined ? {} : { key }
+
 /** Opens one upstream on an agent of its own. */
 const makeUpstream = (
   options: UpstreamOptions,
@@ -363,7 +365,12 @@ const makeUpstream = (
             restore(
               pool === undefined
                 ? requestOnce(request, onlySecret)
-                : pool.send({ send: (key) => requestOnce(request, key), discard: () => {}, once: isOnce(request.body) })
+                : pool.send({
+                  ...pinned(request),
+                  send: (key) => requestOnce(request, key),
+                  discard: () => {},
+                  once: isOnce(request.body)
+                })
             ).pipe(
               Effect.exit,
               Effect.flatMap((exit) => concluded(permit, exit)),
@@ -410,7 +417,12 @@ const makeUpstream = (
         const sent = yield* Effect.catch(
           pool === undefined
             ? open(onlySecret)
-            : pool.send({ send: open, discard: ({ answer }) => answer.complete(), once: isOnce(request.body) }),
+            : pool.send({
+              ...pinned(request),
+              send: open,
+              discard: ({ answer }) => answer.complete(),
+              once: isOnce(request.body)
+            }),
           failWith(permit)
         )
         const answered = sent.status >= 200 && sent.status < 300

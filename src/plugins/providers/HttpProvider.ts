@@ -1,6 +1,6 @@
 /** What the providers that are reached over HTTP have in common beside their chat: options, credentials, discovery. */
 import { Effect, Redacted, Result } from "effect"
-import type { Credential, UpstreamOptions, UpstreamRequest } from "../../sdk/Outbound.ts"
+import type { Credential, UpstreamOptions, UpstreamRequest, UpstreamResponse } from "../../sdk/Outbound.ts"
 import { type Failure, type Provider, ProviderError } from "../../sdk/Provider.ts"
 import { retryAfterMs } from "../../wire/RetryAfter.ts"
 import { answerError, type HttpChatEndpoint, parseJson } from "./HttpChat.ts"
@@ -90,13 +90,12 @@ export const errorOf = (
     })
 }
 
-/** Sends a request whose answer is JSON, and reads it with `decode`; errors are read by the chat codec. */
-export const requestJson = Effect.fnUntraced(function*<A>(
-  { codec, errorOf, upstream }: HttpChatEndpoint,
-  request: UpstreamRequest,
+/** Reads an answer that is JSON with `decode`; errors are read by the chat codec. */
+export const decodeJson = Effect.fnUntraced(function*<A>(
+  { codec, errorOf }: Pick<HttpChatEndpoint, "codec" | "errorOf">,
+  answer: UpstreamResponse,
   decode: (json: unknown) => Result.Result<A, Failure>
 ): Effect.fn.Return<A, ProviderError> {
-  const answer = yield* upstream.request(request)
   if (answer.status < 200 || answer.status >= 300) {
     return yield* answerError({ codec, errorOf }, answer, answer.body)
   }
@@ -110,3 +109,11 @@ export const requestJson = Effect.fnUntraced(function*<A>(
   if (Result.isFailure(decoded)) return yield* errorOf(decoded.failure)
   return decoded.success
 })
+
+/** Sends a request whose answer is JSON, and reads it with `decode`; errors are read by the chat codec. */
+export const requestJson = <A>(
+  endpoint: HttpChatEndpoint,
+  request: UpstreamRequest,
+  decode: (json: unknown) => Result.Result<A, Failure>
+): Effect.Effect<A, ProviderError> =>
+  Effect.flatMap(endpoint.upstream.request(request), (answer) => decodeJson(endpoint, answer, decode))

@@ -39,6 +39,7 @@ import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as BudgetsApi from "./BudgetsApi.ts"
 import * as AdminApi from "./AdminApi.ts"
 import * as ConfigurationApi from "./ConfigurationApi.ts"
+import { VideoRequest, VideoResponse } from "../../sdk/Video.ts"
 import * as JobsApi from "./JobsApi.ts"
 import { problemOf } from "./Problem.ts"
 import * as RoutesApi from "./RoutesApi.ts"
@@ -221,6 +222,26 @@ const transcripts = (options: RouteOptions) =>
     })
   )
 
+const decodeVideo = Schema.decodeUnknownResult(VideoRequest, { errors: "all", onExcessProperty: "error" })
+const encodeVideo = Schema.encodeSync(VideoResponse)
+
+const videos = (options: RouteOptions) =>
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request, requestId }) {
+      const body = yield* readJson(request, options.maxBodyBytes)
+      const later = JobsApi.askedAsync(body)
+      if (later !== undefined) return yield* JobsApi.createFor("video", later, request, requestId)
+      const asked = yield* Effect.fromResult(
+        Result.mapError(decodeVideo(body), (error) => fail(validationError(error)))
+      )
+      const gateway = yield* Gateway
+      const exchange: Exchange = began(yield* start(asked.model, false, asked.user, "video"))
+      const response = yield* gateway.video(asked, exchange)
+      return json(encodeVideo(response), exchangeHeaders(exchange))
+    })
+  )
+
 /** Each model with the state of its provider's breaker, where that has seen a call. */
 const withBreakers = Effect.fnUntraced(function*(models: ReadonlyArray<ModelInfo>) {
   const breakers = yield* Effect.serviceOption(Breakers)
@@ -254,6 +275,7 @@ const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/speech": "POST",
   "/llm-gateway/v1/transcriptions": "POST",
   "/llm-gateway/v1/realtime": "GET",
+  "/llm-gateway/v1/videos": "POST",
   "/llm-gateway/v1/jobs": "GET, HEAD, POST",
   "/llm-gateway/v1/jobs/:id": "DELETE, GET, HEAD",
   "/llm-gateway/v1/jobs/:id/webhook/redeliver": "POST",
@@ -293,13 +315,14 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
           handlers.handleRaw("speak", () =>
             speech(options)).handleRaw("transcribe", () =>
               transcripts(options))),
+        HttpApiBuilder.group(GatewayApi, "videos", (handlers) =>
+          handlers.handleRaw("video", () =>
+            videos(options))),
         HttpApiBuilder.group(GatewayApi, "jobs", (handlers) => {
           const jobs = JobsApi.make(door, options.maxBodyBytes)
           return handlers
-            .handleRaw("createJob", () =>
-              jobs.create)
-            .handleRaw("listJobs", () =>
-              jobs.list)
+            .handleRaw("createJob", () => jobs.create)
+            .handleRaw("listJobs", () => jobs.list)
             .handleRaw("getJob", () => jobs.get)
             .handleRaw("cancelJob", () => jobs.cancel)
             .handleRaw("redeliverWebhook", () => jobs.redeliver)

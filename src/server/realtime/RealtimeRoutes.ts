@@ -98,6 +98,7 @@ const connect = (door: Door, upgrades: Upgrades, secrets: ClientSecrets) =>
       const asked = yield* requestOf(request, grant)
       const exchange = began(yield* start(asked.model, true, undefined, "realtime"))
       const gateway = yield* Gateway
+      yield* upgrades.watch(request)
       const session = yield* gateway.openRealtime(asked, exchange)
       const channel = yield* upgrades.accept(request, exchangeHeaders(exchange))
       const draining = yield* Draining

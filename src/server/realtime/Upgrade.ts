@@ -54,6 +54,7 @@ export const checkHandshake = (
 /** Does the handshakes of one service. `maxFrameBytes` is the largest message that a caller may send. */
 export class Upgrades {
   readonly #server: WebSocketServer
+  readonly #watched = new WeakMap<IncomingMessage, () => void>()
   readonly #headers = new WeakMap<IncomingMessage, Readonly<Record<string, string>>>()
 
   constructor(maxFrameBytes: number) {
@@ -71,6 +72,21 @@ export class Upgrades {
     })
     this.#server.on("wsClientError", (_error, socket) => void socket.destroy())
   }
+
+  /**
+   * Has a caller noticed that leaves before its handshake is complete: Node reads nothing from a connection that asks for an
+   * upgrade, and so does not see it close. Then its request is interrupted as any other's.
+   */
+  readonly watch = (request: HttpServerRequest.HttpServerRequest): Effect.Effect<void> =>
+    Effect.sync(() => {
+      const incoming = NodeHttpServerRequest.toIncomingMessage(request)
+      if (!(incoming instanceof IncomingMessage)) return
+      const { socket } = incoming
+      const left = (): void => void socket.destroy()
+      socket.once("end", left)
+      socket.resume()
+      this.#watched.set(incoming, left)
+    })
 
   /**
    * Completes the handshake of a request. At the end of the scope the connection is closed, at the latest when its other side
@@ -99,6 +115,9 @@ export class Upgrades {
       }
       socket.once("close", lost)
       this.#headers.set(incoming, headers)
+      const left = this.#watched.get(incoming)
+      if (left !== undefined) socket.off("end", left)
+      socket.pause()
       // A caller may send nothing before it has the answer (RFC 6455, section 4.1).
       this.#server.handleUpgrade(incoming, socket, Buffer.alloc(0), (upgraded) => {
         socket.off("close", lost)

@@ -18,6 +18,7 @@ import { access, errorOf, type HttpProviderOptions, registration, requestJson } 
 import * as HttpChat from "../HttpChat.ts"
 import * as HttpEmbed from "../HttpEmbed.ts"
 import * as HttpImage from "../HttpImage.ts"
+import * as HttpVideo from "../HttpVideo.ts"
 import * as HttpSpeech from "../HttpSpeech.ts"
 import * as HttpTranscription from "../HttpTranscription.ts"
 import * as HttpRealtime from "../HttpRealtime.ts"
@@ -105,6 +106,7 @@ export const layer = (options: Options = {}) =>
       embed: HttpEmbed.embed(endpoint, openAiEmbeddings, "/embeddings"),
       generateImage: HttpImage.generateImage(endpoint, openAiImages, "/images/generations"),
       streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations"),
+      ...HttpVideo.videos(endpoint, "/videos"),
       speak: HttpSpeech.speak(endpoint, openAiSpeech, "/audio/speech"),
       transcribe: HttpTranscription.transcribe(endpoint, openAiTranscription, transcriptionPaths),
       streamTranscribe: HttpTranscription.streamTranscribe(endpoint, openAiTranscription, transcriptionPaths),

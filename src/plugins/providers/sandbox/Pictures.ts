@@ -6,7 +6,8 @@ import { Effect, Stream } from "effect"
 import { crc32, deflateSync } from "node:zlib"
 import type { ImageChunk, ImageRequest, ImageResponse } from "../../../sdk/Image.ts"
 
-const side = 16
+/** Width and height, pixels. */
+export const side = 16
 const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a])
 
 const chunkOf = (type: string, data: Buffer): Buffer => {
@@ -19,7 +20,7 @@ const chunkOf = (type: string, data: Buffer): Buffer => {
 }
 
 /** A picture in two colours: 8 bits a channel, RGB, no interlace; each row begins with the filter 0, none. */
-const pictureOf = (seed: string): Buffer => {
+export const picture = (seed: string): Buffer => {
   const value = crc32(seed)
   const header = Buffer.alloc(13)
   header.writeUInt32BE(side, 0)
@@ -47,7 +48,7 @@ const pictureOf = (seed: string): Buffer => {
 const created = 1_790_000_000
 const description = { size: `${side}x${side}`, outputFormat: "png" } as const
 
-const dataOf = (prompt: string, index: number): string => pictureOf(`${index}:${prompt}`).toString("base64")
+const dataOf = (prompt: string, index: number): string => picture(`${index}:${prompt}`).toString("base64")
 
 const wordsOf = (prompt: string): number => prompt.trim().split(/\s+/).length
 

@@ -12,6 +12,7 @@ import type { Alternative, ChatChunk, ChatResponse, PartDelta } from "../../../s
 import type { Part } from "../../../sdk/Content.ts"
 import type { Capability, Prices } from "../../../sdk/Model.ts"
 import * as Provider from "../../../sdk/Provider.ts"
+import * as Films from "./Films.ts"
 import * as Pictures from "./Pictures.ts"
 import * as Realtime from "./Realtime.ts"
 import * as Transcripts from "./Transcripts.ts"
@@ -83,6 +84,10 @@ const models: ReadonlyArray<Provider.DiscoveredModel> = [
     "transcription",
     "streaming"
   ]),
+  {
+    ...model("video", "Sandbox: films of a picture a second by the prompt", ["text_input", "video_output"]),
+    prices: { ...prices, outputVideoSecond: { base: 0.1, variants: { "1792x1024": 0.5 } } }
+  },
   {
     ...model("realtime", "Sandbox: says back what it hears", realtimeCapabilities),
     prices: { ...prices, inputAudioMtok: 10, outputAudioMtok: 20 }
@@ -245,7 +250,15 @@ export const make = (slug: string): Provider.Provider => {
     kind: "sandbox",
     wire: "sandbox",
     unlistedModels: "allow",
-    defaultCapabilities: [...capabilities, "embeddings", "image_output", "speech", "transcription", "realtime_audio"],
+    defaultCapabilities: [
+      ...capabilities,
+      "embeddings",
+      "image_output",
+      "video_output",
+      "speech",
+      "transcription",
+      "realtime_audio"
+    ],
     discover: Effect.succeed(models),
     chat: (call) =>
       Effect.suspend(() => {
@@ -262,6 +275,7 @@ export const make = (slug: string): Provider.Provider => {
     embed: ({ model, request }) => embed(request, model.model, slug),
     generateImage: ({ model, request }) => Pictures.generate(request, model.model),
     streamImage: ({ request }) => Pictures.stream(request),
+    ...Films.make(slug),
     speak: (call) => speak(call, slug),
     transcribe: ({ model, request }) => Transcripts.transcribe(request, model.model),
     streamTranscribe: ({ request }) => Transcripts.stream(request),
