@@ -91,6 +91,7 @@ const handingOn = (live: { readonly current: Generation }, base: Base["Service"]
     transcribe: (request, exchange) => Effect.suspend(() => live.current.gateway.transcribe(request, exchange)),
     openTranscription: (request, exchange) =>
       Effect.suspend(() => live.current.gateway.openTranscription(request, exchange)),
+    realtime: (request) => Effect.suspend(() => live.current.gateway.realtime(request)),
     openRealtime: (request, exchange) => Effect.suspend(() => live.current.gateway.openRealtime(request, exchange)),
     countTokens: (request, exchange) => Effect.suspend(() => live.current.gateway.countTokens(request, exchange)),
     models: Effect.suspend(() => live.current.gateway.models),
