@@ -3,7 +3,7 @@
  * second and the size, and gone on with where the process is killed.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Schema, type Scope } from "effect"
+import { Effect, Schema, Scope } from "effect"
 import { hash } from "node:crypto"
 import path from "node:path"
 import { BudgetList } from "../../src/sdk/GatewayApi.ts"
@@ -124,8 +124,9 @@ describe.each(databases)("a video, with its job in $name", (database) => {
           ? `sqlite:${path.join(folder, "gateway.db")}`
           : yield* isolated(postgresUrl ?? "")
         const upstream = yield* upstreamOf
-        const services = yield* Effect.context<Scope.Scope>()
-        const start = () => Effect.runPromiseWith(services)(serve(yamlOf(upstream, url), { folder }))
+        const scope = yield* Effect.scope
+        const run = Effect.runPromiseWith(yield* Effect.context())
+        const start = () => run(Scope.provide(serve(yamlOf(upstream, url), { folder }), scope))
         yield* Effect.promise(() => body(upstream, start))
       }), 90_000)
 
