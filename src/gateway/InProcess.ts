@@ -74,9 +74,11 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       models,
       openImage,
       openSpeech,
+      openTranscription,
       routes,
       speak,
-      streamChat
+      streamChat,
+      transcribe
     } = yield* Gateway
     const log = yield* Effect.serviceOption(UsageLog)
     const tenants = yield* Effect.serviceOption(Tenants)
@@ -91,6 +93,8 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       streamImage: (request) => Stream.unwrap(openImage({ ...request, stream: true })),
       speak: (request) => speak(request),
       streamSpeech: (request) => Stream.unwrap(openSpeech(request)),
+      transcribe: (request) => transcribe(request),
+      streamTranscribe: (request) => Stream.unwrap(openTranscription(request)),
       models,
       model,
       routes,

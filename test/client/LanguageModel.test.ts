@@ -238,6 +238,8 @@ describe("errors of the gateway's own", () => {
         streamImage: () => Stream.fromEffect(refused),
         speak: () => refused,
         streamSpeech: () => Stream.fromEffect(refused),
+        transcribe: () => refused,
+        streamTranscribe: () => Stream.fromEffect(refused),
         models: refused,
         model: () => refused,
         routes: refused,

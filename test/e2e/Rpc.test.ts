@@ -406,6 +406,8 @@ describe.each(["http", "websocket"] as const)("every reason of an error, over %s
         streamImage: () => Stream.fromEffect(refused()),
         speak: refused,
         streamSpeech: () => Stream.fromEffect(refused()),
+        transcribe: refused,
+        streamTranscribe: () => Stream.fromEffect(refused()),
         models: refused,
         model: refused,
         routes: refused,

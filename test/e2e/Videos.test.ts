@@ -125,7 +125,8 @@ describe.each(databases)("a video, with its job in $name", (database) => {
           : yield* isolated(postgresUrl ?? "")
         const upstream = yield* upstreamOf
         const scope = yield* Effect.scope
-        const start = () => Effect.runPromise(Scope.provide(serve(yamlOf(upstream, url), { folder }), scope))
+        const run = Effect.runPromiseWith(yield* Effect.context())
+        const start = () => run(Scope.provide(serve(yamlOf(upstream, url), { folder }), scope))
         yield* Effect.promise(() => body(upstream, start))
       }), 90_000)
 

@@ -84,6 +84,8 @@ const handlers = GatewayRpc.toLayer(Effect.map(GatewayInProcess, (gateway) =>
     streamImage: gateway.streamImage,
     speak: gateway.speak,
     streamSpeech: gateway.streamSpeech,
+    transcribe: gateway.transcribe,
+    streamTranscribe: gateway.streamTranscribe,
     models: () => gateway.models,
     model: ({ id }) => gateway.model(id),
     routes: () => gateway.routes,
