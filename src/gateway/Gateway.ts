@@ -55,6 +55,7 @@ import { type Keep, keeping, streamedSpeech } from "./SpeechOperation.ts"
 import { checkResponse, compile, streamChecker } from "./StructuredOutput.ts"
 import * as TokenCounting from "./TokenCount.ts"
 import { chunkToCallerNames, toCallerNames, type ToolNames, toProviderNames } from "./ToolNames.ts"
+import { namesFiles, withStoredMedia } from "./StoredMedia.ts"
 import { type ResolvedTools, resolveTools } from "./ToolResolution.ts"
 import { validateChat } from "./Validation.ts"
 import * as StreamOperation from "./StreamOperation.ts"
@@ -175,6 +176,12 @@ const make = Effect.fnUntraced(function*(
   const openTranscription = StreamOperation.make(pipeline, streamedTranscriptions)
   const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
 
+  const storage = Option.getOrUndefined(yield* Effect.serviceOption(FileStorage))
+  const inlined = (request: ChatRequest): Effect.Effect<ChatRequest, GatewayError> =>
+    storage === undefined
+      ? withStoredMedia(request)
+      : Effect.provideService(withStoredMedia(request), FileStorage, storage)
+
   const admitted = Effect.fnUntraced(
     function*(
       exchange: Exchange,
@@ -187,7 +194,8 @@ const make = Effect.fnUntraced(function*(
       // Interceptors may cost more than the request itself, so they get no request beyond the limits.
       const looked = active.some(({ pre }) => pre !== undefined)
       if (looked) yield* admission.countRequest(exchange, bindings)
-      const request = looked ? yield* interceptRequest(active, asked, context) : asked
+      const passed = looked ? yield* interceptRequest(active, asked, context) : asked
+      const request = namesFiles(passed) ? yield* inlined(passed) : passed
       if (request.responseSchema !== undefined) {
         yield* Effect.fromResult(Result.mapError(compile(request.responseSchema), fail))
       }

@@ -11,6 +11,8 @@ import { fail, type GatewayError, invalid, PayloadTooLarge } from "../../sdk/Gat
 /** Parts of a form at most. */
 const maxParts = 16
 const maxField = 4_096
+/** Bytes of a part's own headers. */
+const maxPartHead = 16_384
 /** OpenAI's bounds of `expires_after`, s: https://platform.openai.com/docs/api-reference/files/create. */
 const shortestTtl = 3_600
 const longestTtl = 2_592_000
@@ -95,6 +97,7 @@ export const upload = Effect.fnUntraced(
         maxParts,
         maxFieldSize: ByteSize.bytes(maxField),
         maxFileSize: ByteSize.bytes(storage.maxBytes + 1),
+        maxTotalSize: ByteSize.bytes(storage.maxBytes + maxParts * (maxField + maxPartHead)),
         fieldMimeTypes: []
       }))
     )
