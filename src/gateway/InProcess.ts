@@ -76,7 +76,8 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       openSpeech,
       routes,
       speak,
-      streamChat
+      streamChat,
+      video
     } = yield* Gateway
     const log = yield* Effect.serviceOption(UsageLog)
     const tenants = yield* Effect.serviceOption(Tenants)
@@ -91,6 +92,7 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       streamImage: (request) => Stream.unwrap(openImage({ ...request, stream: true })),
       speak: (request) => speak(request),
       streamSpeech: (request) => Stream.unwrap(openSpeech(request)),
+      video: (request) => video(request),
       models,
       model,
       routes,

@@ -14,6 +14,7 @@ import { GatewayError } from "./GatewayError.ts"
 import { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import { Job, JobList, JobQuestion, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
+import { VideoRequest, VideoResponse } from "./Video.ts"
 import { SpeechChunk, SpeechRequest, SpeechResponse } from "./Speech.ts"
 
 /** On the server, finds out who calls and under which options. */
@@ -40,6 +41,7 @@ export class GatewayRpc extends RpcGroup.make(
   Rpc.make("streamImage", { payload: ImageRequest, success: ImageChunk, error, stream: true }),
   Rpc.make("speak", { payload: SpeechRequest, success: SpeechResponse, error }),
   Rpc.make("streamSpeech", { payload: SpeechRequest, success: SpeechChunk, error, stream: true }),
+  Rpc.make("video", { payload: VideoRequest, success: VideoResponse, error }),
   Rpc.make("models", { success: Schema.Array(ModelInfo), error }),
   Rpc.make("model", { payload: { id: Schema.String }, success: ModelInfo, error }),
   Rpc.make("routes", { success: Schema.Array(RouteInfo), error }),

@@ -28,6 +28,7 @@ import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { soundReply } from "../SoundReply.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as ResponsesDialect from "./ResponsesDialect.ts"
+import * as VideosDialect from "./VideosDialect.ts"
 
 /** How this dialect tells its callers what went wrong. */
 export const door: Door = { encodeError: openAiChat.encodeError }
@@ -146,6 +147,7 @@ const served: ServedPaths = {
   "/v1/models": "GET, HEAD",
   "/v1/realtime": "GET",
   "/v1/realtime/client_secrets": "POST",
+  ...VideosDialect.served,
   ...ResponsesDialect.served
 }
 
@@ -157,6 +159,7 @@ export const layer = (options: RouteOptions) =>
     HttpRouter.add("POST", "/v1/images/generations", images(options)),
     RealtimeRoutes.layer({ door, path: "/v1/realtime", secretsPath: "/v1/realtime/client_secrets" }, options),
     HttpRouter.add("POST", "/v1/audio/speech", speech(options)),
+    VideosDialect.layer(door, options),
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
     otherwise(door, "/v1/*", served)
