@@ -88,6 +88,7 @@ const handingOn = (live: { readonly current: Generation }, base: Base["Service"]
     openImage: (request, exchange) => Effect.suspend(() => live.current.gateway.openImage(request, exchange)),
     speak: (request, exchange) => Effect.suspend(() => live.current.gateway.speak(request, exchange)),
     openSpeech: (request, exchange) => Effect.suspend(() => live.current.gateway.openSpeech(request, exchange)),
+    realtime: (request) => Effect.suspend(() => live.current.gateway.realtime(request)),
     openRealtime: (request, exchange) => Effect.suspend(() => live.current.gateway.openRealtime(request, exchange)),
     countTokens: (request, exchange) => Effect.suspend(() => live.current.gateway.countTokens(request, exchange)),
     models: Effect.suspend(() => live.current.gateway.models),

@@ -40,6 +40,7 @@ import { imageOperation, streamedImages } from "./ImageOperation.ts"
 import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, untilPassed } from "./Interception.ts"
 import * as Pipeline from "./Pipeline.ts"
 import * as Realtime from "./realtime/Realtime.ts"
+import * as RealtimeConversation from "./realtime/RealtimeConversation.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
 import type { Candidate, Plan } from "./Plan.ts"
 import { type Keep, keeping, streamedSpeech } from "./SpeechOperation.ts"
@@ -60,6 +61,7 @@ export {
   type Dependencies,
   type GatewayOptions
 } from "./Pipeline.ts"
+export type { RealtimeConversation } from "./realtime/RealtimeConversation.ts"
 export type { RealtimeOptions } from "./realtime/RealtimeOptions.ts"
 
 /** Calls models. Runs as the `CurrentCaller`, under the `CurrentRequest`'s options. */
@@ -99,6 +101,8 @@ export class Gateway extends Context.Service<Gateway, {
    * scope is the session's life.
    */
   readonly openRealtime: Realtime.OpenSession
+  /** A realtime session with its frames in a stream; what fails until the provider is connected fails here. */
+  readonly realtime: RealtimeConversation.Converse
   /** How many tokens a request's prompt has; nothing is answered, and nothing is charged. */
   readonly countTokens: (
     request: ChatRequest,
@@ -304,6 +308,7 @@ const make = Effect.fnUntraced(function*(
 
   const files = Option.getOrUndefined(yield* Effect.serviceOption(FileStorage))
   const video = WholeOperation.make(pipeline, VideoOperation.make(files))
+  const openRealtime = Realtime.make(pipeline, models, options.realtime)
 
   return {
     chat: (request, exchange) =>
@@ -327,7 +332,8 @@ const make = Effect.fnUntraced(function*(
     openImage: StreamOperation.make(pipeline, streamedImages),
     speak: yield* keeping(openSpeech),
     openSpeech,
-    openRealtime: Realtime.make(pipeline, models, options.realtime),
+    openRealtime,
+    realtime: RealtimeConversation.make(openRealtime),
     countTokens: (request, exchange) =>
       Effect.flatMap(
         exchange === undefined ? start(request.model, false, request.user) : Effect.succeed(exchange),

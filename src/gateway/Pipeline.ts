@@ -104,6 +104,7 @@ export interface Pipeline {
   readonly ledger: Ledger.Ledger
   readonly health: Health["Service"]
   readonly watched: AttemptWatch
+  readonly metrics: RequestMetrics["Service"] | undefined
   /** The request as its interceptors know it. */
   readonly contextOf: (
     exchange: Exchange,
@@ -215,6 +216,7 @@ export const make = Effect.fnUntraced(function*(
     ledger,
     health,
     watched,
+    metrics,
     contextOf,
     counted: (exchange, self) => {
       const counted = Effect.catch(self, (error) =>

@@ -15,6 +15,7 @@ import { Routes } from "../sdk/Routes.ts"
 import { totalCacheWrite, totalOutput, type Usage } from "../sdk/Usage.ts"
 import type { UsageRecord } from "../sdk/UsageSink.ts"
 import type { AttemptReport, Exchange } from "./Exchange.ts"
+import { RealtimeMetrics } from "./realtime/RealtimeMetrics.ts"
 import type { RecordQueueStats } from "./RecordQueue.ts"
 import { type ModelLabel, ModelLabels, otherName } from "./SeriesLabels.ts"
 
@@ -45,6 +46,8 @@ export class RequestMetrics extends Context.Service<RequestMetrics, {
   readonly queue: (name: string, stats: RecordQueueStats) => Effect.Effect<void, never, Scope.Scope>
   /** From now on these models, by canonical or bare id, are told apart, too. */
   readonly tellApart: (models: Iterable<string>) => void
+  /** The figures of realtime sessions. */
+  readonly realtime: RealtimeMetrics
   /** The context whose `Metric.MetricRegistry` holds them. */
   readonly registry: Context.Context<never>
 }>()("llm-gateway/gateway/RequestMetrics") {
@@ -357,6 +360,7 @@ const make = (labels: ModelLabels): RequestMetrics["Service"] => {
 
   return {
     registry,
+    realtime: new RealtimeMetrics(registry),
     queue,
     tellApart: (models) => labels.tellApart(models),
     began: ({ operation }) => move(operation, 1),

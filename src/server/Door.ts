@@ -106,7 +106,7 @@ const errorResponse = (
 
 /** Whether a request asks for work. What administrators and those who look after the gateway ask for is always answered. */
 const isWork = ({ headers, method, url }: HttpServerRequest.HttpServerRequest): boolean =>
-  headers["upgrade"] !== undefined || (method === "POST" && !url.startsWith("/llm-gateway/v1/admin/"))
+  headers["upgrade"]?.toLowerCase() === "websocket" || (method === "POST" && !url.startsWith("/llm-gateway/v1/admin/"))
 
 /** What was refused before there was an exchange is in no other figure. */
 const countRefusal = (error: GatewayError): Effect.Effect<void> =>

@@ -242,6 +242,9 @@ describe("who vanishes", () => {
     for (let turn = 0; turn < 100 && (handles() > before || await running() > 0); turn++) await delay(20)
     assert.isAtMost(handles(), before + 1)
     assert.strictEqual(await running(), 0)
+    const figures = await (await fetch(`${gateway.url}/metrics`)).text()
+    assert.match(figures, /^llm_gateway_realtime_sessions 0$/m)
+    assert.match(figures, /^llm_gateway_realtime_frames_total\{from="caller"\} [1-9]/m)
   })
 })
 

@@ -208,8 +208,17 @@ const opened = (
     else word(running)
   }
   const { exchange } = parts.session
+  const metrics = options.pipeline.metrics?.realtime
+  const count = (session: RealtimeSession): void => {
+    const { caller, provider } = session.takeFrames()
+    metrics?.came("caller", caller)
+    metrics?.came("provider", provider)
+  }
   const close = Effect.fnUntraced(function*(session: RealtimeSession, end: SessionEnd) {
-    for (const left of session.close(end, exchange.elapsed())) yield* Effect.ignore(left)
+    const lefts = session.close(end, exchange.elapsed())
+    count(session)
+    metrics?.closed()
+    for (const left of lefts) yield* Effect.ignore(left)
     exchange.isAnswered = true
     yield* Effect.ignore(finish(end.error === undefined ? Exit.void : Exit.fail(end.error)))
   })
@@ -230,7 +239,10 @@ const opened = (
     yield* Effect.forkScoped(session.impatience)
     yield* Effect.forkScoped(Effect.forever(Effect.andThen(
       Effect.sleep(options.pingMs),
-      Effect.sync(() => session.ping())
+      Effect.sync(() => {
+        count(session)
+        session.ping()
+      })
     )))
     const { slug } = parts.session.candidate.provider
     yield* Effect.forkScoped(watchSilence(session, slug, options.idleMs))
@@ -240,6 +252,7 @@ const opened = (
     ))
     yield* Effect.onExit(
       Effect.suspend(() => {
+        metrics?.opened()
         session.start()
         told?.(session)
         return Deferred.await(ended)

@@ -207,7 +207,10 @@ export class RealtimeCharges {
     asked: Asked,
     exit: Exit.Exit<unknown, GatewayError>
   ): Effect.Effect<void, GatewayError> {
-    exchange.upstreamMs = exchange.elapsed()
+    const durationMs = exchange.elapsed()
+    exchange.upstreamMs = durationMs
+    const [attempt] = exchange.attempts
+    if (attempt !== undefined) exchange.attempts[0] = { ...attempt, durationMs }
     return Effect.uninterruptible(this.#pipeline.finish(exchange, operation, asked, exit))
   }
 }

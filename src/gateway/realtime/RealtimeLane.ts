@@ -19,6 +19,8 @@ export class RealtimeLane {
   readonly #work: Queue.Queue<Work>
   /** Frames behind the one that is worked on: what was under way when its sender was paused. */
   #waiting: Array<RealtimeFrame> = []
+  /** How many of these have passed. */
+  #passed = 0
   #last: (() => void) | undefined
   #isHeld = false
   #isFull = false
@@ -31,9 +33,11 @@ export class RealtimeLane {
     this.#work = work
   }
 
-  /** Frames that have come. */
-  get frames(): number {
-    return this.#frames
+  /** Frames that have come since this was last asked. */
+  takeFrames(): number {
+    const frames = this.#frames
+    this.#frames = 0
+    return frames
   }
 
   /** Whether the reading side is behind. */
@@ -91,15 +95,15 @@ export class RealtimeLane {
 
   #release(): void {
     this.#isHeld = false
-    let passed = 0
     while (!this.#isHeld) {
-      const frame = this.#waiting[passed]
+      const frame = this.#waiting[this.#passed]
       if (frame === undefined) break
-      passed++
+      this.#passed++
       this.#pass(frame)
     }
-    this.#waiting = passed === this.#waiting.length ? [] : this.#waiting.slice(passed)
     if (this.#isHeld) return
+    this.#waiting = []
+    this.#passed = 0
     if (!this.#isFull) this.#from.resume()
     this.#last?.()
   }

@@ -119,9 +119,9 @@ export class RealtimeSession {
     return [this.#toProvider.worker, this.#toCaller.worker]
   }
 
-  /** Frames until now. */
-  get frames(): { readonly caller: number; readonly provider: number } {
-    return { caller: this.#toProvider.frames, provider: this.#toCaller.frames }
+  /** Frames that have come from each side since this was last asked. */
+  takeFrames(): { readonly caller: number; readonly provider: number } {
+    return { caller: this.#toProvider.takeFrames(), provider: this.#toCaller.takeFrames() }
   }
 
   /** Whether anything has come since this was last asked. */
