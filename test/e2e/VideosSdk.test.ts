@@ -4,7 +4,7 @@ import { hash } from "node:crypto"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import path from "node:path"
-import OpenAI from "openai"
+import OpenAI, { APIError } from "openai"
 import { type RunningGateway, startGateway } from "../fixtures/RunningGateway.ts"
 
 let gateway: RunningGateway
@@ -48,7 +48,7 @@ const statusOf = async (call: Promise<unknown>) => {
   try {
     await call
   } catch (error) {
-    if (error instanceof OpenAI.APIError) return error.status
+    if (error instanceof APIError) return error.status
     throw error
   }
   return assert.fail("the call did not fail")

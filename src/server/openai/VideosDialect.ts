@@ -125,7 +125,8 @@ const known = new Set(["model", "prompt", "seconds", "size", "user"])
 const asked = (body: unknown): Result.Result<Readonly<Record<string, unknown>>, ValidationError> => {
   if (!isJson(body)) return Result.fail(new ValidationError({ message: "the body must be a JSON object or a form" }))
   const { model = "sora-2", seconds, ...rest } = body
-  if (seconds !== undefined && !/^\d{1,4}$/.test(String(seconds))) {
+  const isNumber = typeof seconds === "number" || (typeof seconds === "string" && /^\d{1,4}$/.test(seconds))
+  if (seconds !== undefined && !isNumber) {
     return Result.fail(invalid("seconds", "expected a whole number of seconds"))
   }
   const others = Object.entries(rest).filter(([name]) => !known.has(name))
