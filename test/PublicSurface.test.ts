@@ -26,7 +26,7 @@ const shared = names(`
   ModelRegistry NotFound Operation Outbound OutboundHeaders Overloaded PayloadTooLarge PresentedSecret Pricing Problem Provider
   ProviderError ProviderErrorKind ProviderFailed ProviderRegistry ProviderTimeout RateLimited
   RateLimits Realtime RealtimeSocket RequestBlocked ResponseBlocked RouteInfo RouteList RoutePolicy Routes SchemaNotFound Speech
-  StoreStates StoreUnavailable Tenants TimeoutPhase TokenCount Tool TypeRegistry Unauthorized Usage UsageGroup UsageLog UsageQuestion
+  StoreStates StoreUnavailable Tenants TimeoutPhase TokenCount Tool Transcription TypeRegistry Unauthorized Usage UsageGroup UsageLog UsageQuestion
   UsageReport Video UsageReportRow UsageSink UsageSinkRegistry ValidationError Windows credentialsExhausted
   FetchError FetchFailure FileStorage PublicFetch
   fail fileIdOf fileNotFound filesPath fileStorage fileUrl invalid isFileId isTimeZone noFiles openFile signedUrl timeoutOf windowAt

@@ -80,6 +80,8 @@ const overRpc = Effect.fnUntraced(function*(
     speak: (request) => called((headers) => client.speak(request, { headers })),
     streamSpeech: (request) => streamed((headers) => client.streamSpeech(request, { headers })),
     video: (request) => called((headers) => client.video(request, { headers })),
+    transcribe: (request) => called((headers) => client.transcribe(request, { headers })),
+    streamTranscribe: (request) => streamed((headers) => client.streamTranscribe(request, { headers })),
     models: called((headers) => client.models(undefined, { headers })),
     model: (id) => called((headers) => client.model({ id }, { headers })),
     routes: called((headers) => client.routes(undefined, { headers })),

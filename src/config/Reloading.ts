@@ -88,6 +88,9 @@ const handingOn = (live: { readonly current: Generation }, base: Base["Service"]
     openImage: (request, exchange) => Effect.suspend(() => live.current.gateway.openImage(request, exchange)),
     speak: (request, exchange) => Effect.suspend(() => live.current.gateway.speak(request, exchange)),
     openSpeech: (request, exchange) => Effect.suspend(() => live.current.gateway.openSpeech(request, exchange)),
+    transcribe: (request, exchange) => Effect.suspend(() => live.current.gateway.transcribe(request, exchange)),
+    openTranscription: (request, exchange) =>
+      Effect.suspend(() => live.current.gateway.openTranscription(request, exchange)),
     realtime: (request) => Effect.suspend(() => live.current.gateway.realtime(request)),
     openRealtime: (request, exchange) => Effect.suspend(() => live.current.gateway.openRealtime(request, exchange)),
     countTokens: (request, exchange) => Effect.suspend(() => live.current.gateway.countTokens(request, exchange)),

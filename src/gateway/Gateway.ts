@@ -23,6 +23,12 @@ import type { ModelInfo } from "../sdk/Model.ts"
 import { ModelRegistry } from "../sdk/ModelRegistry.ts"
 import type { ChatCall, ProviderError } from "../sdk/Provider.ts"
 import type { SpeechChunk, SpeechRequest } from "../sdk/Speech.ts"
+import type {
+  Transcription,
+  TranscriptionChunk,
+  TranscriptionRequest,
+  TranscriptionResponse
+} from "../sdk/Transcription.ts"
 import { TypeRegistry } from "../sdk/TypeRegistry.ts"
 import type { VideoRequest, VideoResponse } from "../sdk/Video.ts"
 import { accountResponse, StreamAccount } from "./Accounting.ts"
@@ -39,6 +45,8 @@ import { finishing, once } from "./Finishing.ts"
 import { imageOperation, streamedImages } from "./ImageOperation.ts"
 import { interceptorsOf, interceptRequest, interceptResponse, interceptStream, untilPassed } from "./Interception.ts"
 import * as Pipeline from "./Pipeline.ts"
+import { finding } from "./Recordings.ts"
+import { streamedTranscriptions, transcriptions } from "./TranscriptionOperation.ts"
 import * as Realtime from "./realtime/Realtime.ts"
 import * as RealtimeConversation from "./realtime/RealtimeConversation.ts"
 import { after, type Dependencies, failed, failedAttempt, type GatewayOptions, settled, waited } from "./Pipeline.ts"
@@ -96,6 +104,13 @@ export class Gateway extends Context.Service<Gateway, {
   readonly speak: Keep
   /** Asks for speech in a stream; what fails before the first sound fails here. The scope is the stream's life. */
   readonly openSpeech: StreamOperation.Open<SpeechRequest, SpeechChunk>
+  /** Asks for a transcript. Interrupting it closes the upstream's connection. */
+  readonly transcribe: (
+    request: TranscriptionRequest | Transcription,
+    exchange?: Exchange
+  ) => Effect.Effect<TranscriptionResponse, GatewayError>
+  /** Asks for a transcript in a stream; what fails before its first piece fails here. The scope is the stream's life. */
+  readonly openTranscription: StreamOperation.Open<TranscriptionRequest | Transcription, TranscriptionChunk>
   /**
    * Opens a realtime session: what fails until the provider is connected fails here. The caller is connected by `run`. The
    * scope is the session's life.
@@ -155,6 +170,9 @@ const make = Effect.fnUntraced(function*(
   const count = TokenCounting.make({ pipeline, types })
   const breakers = yield* Effect.serviceOption(Breakers)
   const openSpeech = StreamOperation.make(pipeline, streamedSpeech)
+  const findRecording = yield* finding
+  const transcribe = WholeOperation.make(pipeline, transcriptions)
+  const openTranscription = StreamOperation.make(pipeline, streamedTranscriptions)
   const explain = yield* Explain.make(resolve, Option.isSome(breakers) ? { breakers: breakers.value.states } : {})
 
   const admitted = Effect.fnUntraced(
@@ -332,6 +350,9 @@ const make = Effect.fnUntraced(function*(
     openImage: StreamOperation.make(pipeline, streamedImages),
     speak: yield* keeping(openSpeech),
     openSpeech,
+    transcribe: (request, exchange) => Effect.flatMap(findRecording(request), (found) => transcribe(found, exchange)),
+    openTranscription: (request, exchange) =>
+      Effect.flatMap(findRecording(request), (found) => openTranscription(found, exchange)),
     openRealtime,
     realtime: RealtimeConversation.make(openRealtime),
     countTokens: (request, exchange) =>

@@ -74,9 +74,11 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       models,
       openImage,
       openSpeech,
+      openTranscription,
       routes,
       speak,
       streamChat,
+      transcribe,
       video
     } = yield* Gateway
     const log = yield* Effect.serviceOption(UsageLog)
@@ -93,6 +95,8 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       speak: (request) => speak(request),
       streamSpeech: (request) => Stream.unwrap(openSpeech(request)),
       video: (request) => video(request),
+      transcribe: (request) => transcribe(request),
+      streamTranscribe: (request) => Stream.unwrap(openTranscription(request)),
       models,
       model,
       routes,

@@ -11,6 +11,7 @@ import { RestrictionsJson, restrictionsOf } from "../sdk/KeyJson.ts"
 import { RoutePolicy } from "../sdk/Routes.ts"
 import { VideoRequest, VideoResponse } from "../sdk/Video.ts"
 import { SpeechRequest, SpeechResponse } from "../sdk/Speech.ts"
+import { TranscriptionRequest, TranscriptionResponse } from "../sdk/Transcription.ts"
 import type { Gateway } from "./Gateway.ts"
 
 /** One kind of job. */
@@ -34,6 +35,8 @@ const decodeVideo = Schema.decodeUnknownResult(VideoRequest, strictly)
 const encodeVideo = Schema.encodeSync(VideoResponse)
 const decodeSpeech = Schema.decodeUnknownResult(SpeechRequest, strictly)
 const encodeSpeech = Schema.encodeSync(SpeechResponse)
+const decodeTranscription = Schema.decodeUnknownResult(TranscriptionRequest, strictly)
+const encodeTranscription = Schema.encodeSync(TranscriptionResponse)
 const decodeEmbedding = Schema.decodeUnknownResult(EmbeddingRequest, strictly)
 const encodeEmbedding = Schema.encodeSync(EmbeddingResponse)
 
@@ -91,6 +94,17 @@ export const make = (gateway: Gateway["Service"]): Readonly<Record<JobOperation,
       Effect.map(
         Effect.flatMap(decoded(decodeSpeech(request)), (asked) => gateway.speak(asked)),
         (response) => JSON.stringify(encodeSpeech(response))
+      )
+  },
+  transcribe: {
+    check: Effect.fnUntraced(function*(request) {
+      const asked = yield* decoded(decodeTranscription(request))
+      return asked.stream === true ? yield* fail(wholeOnly) : asked.model
+    }),
+    run: (request) =>
+      Effect.map(
+        Effect.flatMap(decoded(decodeTranscription(request)), (asked) => gateway.transcribe(asked)),
+        (response) => JSON.stringify(encodeTranscription(response))
       )
   }
 })

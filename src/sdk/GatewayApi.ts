@@ -14,6 +14,7 @@ import { Issue } from "./GatewayError.ts"
 import { IssuedKeyJson, KeyJson, KeyListJson, NewKeyJson, RotationJson } from "./KeyJson.ts"
 import { ImageRequest, ImageResponse } from "./Image.ts"
 import { SpeechRequest, SpeechResponse } from "./Speech.ts"
+import { TranscriptionRequest, TranscriptionResponse } from "./Transcription.ts"
 import { Job, JobList, JobOperation, JobStatus, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
 import { Operation as OperationName } from "./Operation.ts"
@@ -173,6 +174,22 @@ const speak = HttpApiEndpoint.post("speak", "/speech", {
   description:
     "Has a text said. The sound is kept as a file, whose address is the answer; with `stream: true` it is the answer itself, as it " +
     "comes, and with `stream_format: sse` beside it server-sent events ending in `[DONE]`, with the sound in base64.",
+  override: { security }
+}))
+
+const transcribe = HttpApiEndpoint.post("transcribe", "/transcriptions", {
+  payload: TranscriptionRequest.annotate({ identifier: "TranscriptionRequest" }),
+  success: [
+    TranscriptionResponse.annotate({ identifier: "TranscriptionResponse" }),
+    HttpApiSchema.StreamSse({ events: ChatEvent })
+  ],
+  error: failures
+}).annotateMerge(OpenApi.annotations({
+  summary: "Transcripts",
+  description:
+    "Has sound written down, or (with `task: translate`) said in English. The sound is a file of the gateway's, a `data:` URL or base64; " +
+    "or the request comes as `multipart/form-data` with the same fields and the sound in the part `file`. With `stream: true` the answer is " +
+    "server-sent events ending in `[DONE]`.",
   override: { security }
 }))
 
@@ -589,8 +606,8 @@ export class GatewayApi extends HttpApi.make("llm-gateway").add(
   HttpApiGroup.make("chat").add(chat).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("embeddings").add(embed).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("images").add(image).prefix("/llm-gateway/v1"),
+  HttpApiGroup.make("speech").add(speak, transcribe).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("videos").add(video).prefix("/llm-gateway/v1"),
-  HttpApiGroup.make("speech").add(speak).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("jobs").add(createJob, listJobs, getJob, cancelJob, redeliverWebhook).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("models").add(models).prefix("/llm-gateway/v1"),
   HttpApiGroup.make("routes").add(routes, explain).prefix("/llm-gateway/v1"),

@@ -17,6 +17,7 @@ import type { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import type { Job, JobList, JobQuestion, NewJob } from "./Job.ts"
 import type { ModelInfo } from "./Model.ts"
 import type { SpeechChunk, SpeechRequest, SpeechResponse } from "./Speech.ts"
+import type { TranscriptionChunk, TranscriptionRequest, TranscriptionResponse } from "./Transcription.ts"
 import { UsageGroup } from "./UsageLog.ts"
 import type { VideoRequest, VideoResponse } from "./Video.ts"
 
@@ -83,6 +84,10 @@ export interface GatewayCalls<E = never> {
   readonly streamSpeech: (request: SpeechRequest) => Stream.Stream<SpeechChunk, GatewayError | E>
   /** Asks for a video, and waits until it is made and stored, which takes minutes. Interrupting it cancels the video. */
   readonly video: (request: VideoRequest) => Effect.Effect<VideoResponse, GatewayError | E>
+  /** Asks for a transcript. Interrupting it closes the upstream's connection. */
+  readonly transcribe: (request: TranscriptionRequest) => Effect.Effect<TranscriptionResponse, GatewayError | E>
+  /** Asks for a transcript in pieces as they come. Leaving the stream early closes the upstream's connection. */
+  readonly streamTranscribe: (request: TranscriptionRequest) => Stream.Stream<TranscriptionChunk, GatewayError | E>
   /** The models that the caller may use. */
   readonly models: Effect.Effect<ReadonlyArray<ModelInfo>, GatewayError | E>
   /** One of them, by canonical or bare id. */

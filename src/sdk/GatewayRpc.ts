@@ -16,6 +16,7 @@ import { Job, JobList, JobQuestion, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
 import { VideoRequest, VideoResponse } from "./Video.ts"
 import { SpeechChunk, SpeechRequest, SpeechResponse } from "./Speech.ts"
+import { TranscriptionChunk, TranscriptionRequest, TranscriptionResponse } from "./Transcription.ts"
 
 /** On the server, finds out who calls and under which options. */
 export class GatewayCaller extends RpcMiddleware.Service<GatewayCaller>()("llm-gateway/sdk/GatewayCaller", {
@@ -42,6 +43,8 @@ export class GatewayRpc extends RpcGroup.make(
   Rpc.make("speak", { payload: SpeechRequest, success: SpeechResponse, error }),
   Rpc.make("streamSpeech", { payload: SpeechRequest, success: SpeechChunk, error, stream: true }),
   Rpc.make("video", { payload: VideoRequest, success: VideoResponse, error }),
+  Rpc.make("transcribe", { payload: TranscriptionRequest, success: TranscriptionResponse, error }),
+  Rpc.make("streamTranscribe", { payload: TranscriptionRequest, success: TranscriptionChunk, error, stream: true }),
   Rpc.make("models", { success: Schema.Array(ModelInfo), error }),
   Rpc.make("model", { payload: { id: Schema.String }, success: ModelInfo, error }),
   Rpc.make("routes", { success: Schema.Array(RouteInfo), error }),

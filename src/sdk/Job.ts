@@ -12,7 +12,7 @@ export type JobStatus = typeof JobStatus.Type
 export const isFinal = (status: JobStatus): boolean => status !== "pending" && status !== "running"
 
 /** What a job can run. */
-export const JobOperation = Schema.Literals(["chat", "embed", "image", "speak", "video"])
+export const JobOperation = Schema.Literals(["chat", "embed", "image", "speak", "transcribe", "video"])
 export type JobOperation = typeof JobOperation.Type
 
 /**

@@ -13,6 +13,7 @@ import type { Capability, ModelInfo, Prices } from "./Model.ts"
 import type { SpeechChunk, SpeechRequest } from "./Speech.ts"
 import type { RealtimeRequest, RealtimeUpstream } from "./Realtime.ts"
 import type { ResolvedTool } from "./Tool.ts"
+import type { Transcription, TranscriptionChunk, TranscriptionResponse } from "./Transcription.ts"
 import type { VideoRequest, VideoVariant } from "./Video.ts"
 
 /** What went wrong in one call to one provider. The only error that a provider fails with. */
@@ -116,6 +117,17 @@ export interface SpeechCall {
   readonly force?: boolean
 }
 
+/** One call for a transcript to a provider. */
+export interface TranscriptionCall {
+  readonly request: Transcription
+  /** The model to call; `model.model` is what the provider calls it. */
+  readonly model: ModelInfo
+  /** How long the connection may take to open, ms. */
+  readonly connectTimeout: number
+  /** Set where no other candidate is left, so that an open circuit is no reason not to try. */
+  readonly force?: boolean
+}
+
 /** A video that a provider has begun to work on. */
 export interface SubmittedVideo {
   /** The provider's own id. */
@@ -206,6 +218,10 @@ export interface Provider {
    * socket is open for exactly as long as the stream runs.
    */
   readonly speak?: (call: SpeechCall) => Stream.Stream<SpeechChunk, ProviderError>
+  /** A transcript, in the form that the call asks for; the usage tells what the provider counted, where it did. */
+  readonly transcribe?: (call: TranscriptionCall) => Effect.Effect<TranscriptionResponse, ProviderError>
+  /** The same in a stream. The upstream's socket is open for exactly as long as it runs. */
+  readonly streamTranscribe?: (call: TranscriptionCall) => Stream.Stream<TranscriptionChunk, ProviderError>
   /** Opens a realtime session. The connection is the scope's, which breaks it off where nobody has closed it. */
   readonly realtime?: (call: RealtimeCall) => Effect.Effect<RealtimeUpstream, ProviderError, Scope.Scope>
   /** Absent: what today's providers take, 256 inputs and 250,000 tokens. */

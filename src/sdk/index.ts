@@ -55,6 +55,14 @@ export type { SpeechChunk, SpeechRequest, SpeechResponse, Voice } from "./Speech
 export * from "./StoreStates.ts"
 export * from "./Tenant.ts"
 export * as Tool from "./Tool.ts"
+export * as Transcription from "./Transcription.ts"
+export type {
+  Recording,
+  TranscriptFormat,
+  TranscriptionChunk,
+  TranscriptionRequest,
+  TranscriptionResponse
+} from "./Transcription.ts"
 export { TypeRegistry } from "./TypeRegistry.ts"
 export * as Usage from "./Usage.ts"
 export * from "./UsageLog.ts"

@@ -13,8 +13,9 @@ import type { ChatChunk, ChatRequest, ChatResponse } from "../sdk/Chat.ts"
 import type { GatewayError, ValidationError } from "../sdk/GatewayError.ts"
 import type { EmbeddingRequest, EmbeddingResponse } from "../sdk/Embedding.ts"
 import type { ImageChunk, ImageRequest, ImageResponse } from "../sdk/Image.ts"
-import type { ChatCall, EmbedCall, Failure, ImageCall, SpeechCall } from "../sdk/Provider.ts"
+import type { ChatCall, EmbedCall, Failure, ImageCall, SpeechCall, TranscriptionCall } from "../sdk/Provider.ts"
 import type { SpeechChunk, SpeechRequest } from "../sdk/Speech.ts"
+import type { Transcription, TranscriptionChunk, TranscriptionResponse } from "../sdk/Transcription.ts"
 
 /** A JSON object as it stands in a wire. */
 export type Json = Readonly<Record<string, unknown>>
@@ -120,4 +121,32 @@ export interface SpeechDialectCodec {
   readonly decodeRequest: (json: unknown) => Result.Result<SpeechRequest, ValidationError>
   /** An event of a stream, in the wire's framing. */
   readonly encodeEvent: (chunk: SpeechChunk) => string
+}
+
+/** A field of a form; a name may come several times. */
+export type FormField = readonly [name: string, value: string]
+
+/** The provider's side of a codec for transcripts; errors are read by the chat codec of the same wire. */
+export interface TranscriptionUpstreamCodec {
+  /** The fields of the form, to which the file is added as `file`. */
+  readonly encodeRequest: (
+    call: TranscriptionCall,
+    stream: boolean
+  ) => Result.Result<ReadonlyArray<FormField>, ValidationError>
+  readonly decodeResponse: (json: unknown, call: TranscriptionCall) => Result.Result<TranscriptionResponse, Failure>
+  readonly streamDecoder: () => StreamDecoder<TranscriptionChunk>
+}
+
+/** The dialect's side of a codec for transcripts. */
+export interface TranscriptionDialectCodec {
+  readonly decodeFields: (
+    fields: ReadonlyArray<FormField>,
+    task: NonNullable<Transcription["task"]>
+  ) => Result.Result<Omit<Transcription, "audio">, ValidationError>
+  readonly encodeResponse: (
+    response: TranscriptionResponse,
+    format: Transcription["responseFormat"]
+  ) => { readonly contentType: string; readonly body: string }
+  /** An event of a stream, in the wire's framing. */
+  readonly encodeEvent: (chunk: TranscriptionChunk) => string
 }

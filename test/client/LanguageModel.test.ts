@@ -239,6 +239,8 @@ describe("errors of the gateway's own", () => {
         speak: () => refused,
         streamSpeech: () => Stream.fromEffect(refused),
         video: () => refused,
+        transcribe: () => refused,
+        streamTranscribe: () => Stream.fromEffect(refused),
         models: refused,
         model: () => refused,
         routes: refused,

@@ -343,7 +343,16 @@ const registered = Effect.map(ProviderRegistry, (registry) => registry.all()).pi
   )
 )
 
-const operations = ["discover", "chat", "streamChat", "countTokens", "embed", "generateImage", "speak"] as const
+const operations = [
+  "discover",
+  "chat",
+  "streamChat",
+  "countTokens",
+  "embed",
+  "generateImage",
+  "speak",
+  "transcribe"
+] as const
 
 const providerRows = (providers: ReadonlyArray<Provider>): string =>
   rows(

@@ -415,6 +415,8 @@ describe.each(["http", "websocket"] as const)("every reason of an error, over %s
         speak: refused,
         streamSpeech: () => Stream.fromEffect(refused()),
         video: refused,
+        transcribe: refused,
+        streamTranscribe: () => Stream.fromEffect(refused()),
         models: refused,
         model: refused,
         routes: refused,

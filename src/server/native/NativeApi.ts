@@ -1,5 +1,6 @@
 /** The native API's handlers, its documentation at `/openapi.json` and `/docs`, and its errors as problem details. */
 import { Effect, Layer, Option, Result, Schema } from "effect"
+import type { HttpServerRequest } from "effect/http"
 import { HttpApiBuilder, HttpApiScalar } from "effect/http-api"
 import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
@@ -12,6 +13,12 @@ import { GeneratedImage, ImageChunk, ImageRequest, ImageResponse } from "../../s
 import { validationError } from "../../sdk/Issues.ts"
 import type { ModelInfo } from "../../sdk/Model.ts"
 import { SpeechChunk, SpeechRequest, SpeechResponse } from "../../sdk/Speech.ts"
+import {
+  type Transcription,
+  TranscriptionChunk,
+  TranscriptionRequest,
+  TranscriptionResponse
+} from "../../sdk/Transcription.ts"
 import { Usage } from "../../sdk/Usage.ts"
 import { inPieces } from "../../wire/Vectors.ts"
 import {
@@ -27,6 +34,7 @@ import {
 import * as RealtimeRoutes from "../realtime/RealtimeRoutes.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { soundReply } from "../SoundReply.ts"
+import { readTranscription } from "../Transcriptions.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as BudgetsApi from "./BudgetsApi.ts"
 import * as AdminApi from "./AdminApi.ts"
@@ -174,6 +182,46 @@ const speech = (options: RouteOptions) =>
     })
   )
 
+const decodeTranscription = Schema.decodeUnknownResult(TranscriptionRequest, {
+  errors: "all",
+  onExcessProperty: "error"
+})
+const encodeTranscription = Schema.encodeSync(TranscriptionResponse)
+const encodeTranscriptionChunk = Schema.encodeSync(TranscriptionChunk)
+
+const transcriptWriter = (requestId: string): StreamWriter<TranscriptionChunk> => ({
+  ...writer(requestId),
+  push: (chunk) => `data: ${JSON.stringify(encodeTranscriptionChunk(chunk))}\n\n`
+})
+
+const isForm = ({ headers }: HttpServerRequest.HttpServerRequest): boolean =>
+  headers["content-type"]?.toLowerCase().startsWith("multipart/") === true
+
+const transcripts = (options: RouteOptions) =>
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request, requestId }) {
+      let asked: Transcription | TranscriptionRequest
+      if (isForm(request)) asked = yield* readTranscription(request)
+      else {
+        const body = yield* readJson(request, options.maxBodyBytes)
+        const later = JobsApi.askedAsync(body)
+        if (later !== undefined) return yield* JobsApi.createFor("transcribe", later, request, requestId)
+        asked = yield* Effect.fromResult(
+          Result.mapError(decodeTranscription(body), (error) => fail(validationError(error)))
+        )
+      }
+      const gateway = yield* Gateway
+      const isStreamed = asked.stream === true
+      const exchange: Exchange = began(yield* start(asked.model, isStreamed, asked.user, "transcribe"))
+      if (isStreamed) {
+        return yield* streamReply(gateway.openTranscription(asked, exchange), exchange, transcriptWriter(requestId))
+      }
+      const response = yield* gateway.transcribe(asked, exchange)
+      return json(encodeTranscription(response), exchangeHeaders(exchange))
+    })
+  )
+
 const decodeVideo = Schema.decodeUnknownResult(VideoRequest, { errors: "all", onExcessProperty: "error" })
 const encodeVideo = Schema.encodeSync(VideoResponse)
 
@@ -225,6 +273,7 @@ const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/embeddings": "POST",
   "/llm-gateway/v1/images": "POST",
   "/llm-gateway/v1/speech": "POST",
+  "/llm-gateway/v1/transcriptions": "POST",
   "/llm-gateway/v1/realtime": "GET",
   "/llm-gateway/v1/videos": "POST",
   "/llm-gateway/v1/jobs": "GET, HEAD, POST",
@@ -262,8 +311,13 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
             embeddings(options))),
         HttpApiBuilder.group(GatewayApi, "images", (handlers) =>
           handlers.handleRaw("image", () => images(options))),
-        HttpApiBuilder.group(GatewayApi, "videos", (handlers) => handlers.handleRaw("video", () => videos(options))),
-        HttpApiBuilder.group(GatewayApi, "speech", (handlers) => handlers.handleRaw("speak", () => speech(options))),
+        HttpApiBuilder.group(GatewayApi, "speech", (handlers) =>
+          handlers.handleRaw("speak", () =>
+            speech(options)).handleRaw("transcribe", () =>
+              transcripts(options))),
+        HttpApiBuilder.group(GatewayApi, "videos", (handlers) =>
+          handlers.handleRaw("video", () =>
+            videos(options))),
         HttpApiBuilder.group(GatewayApi, "jobs", (handlers) => {
           const jobs = JobsApi.make(door, options.maxBodyBytes)
           return handlers

@@ -1,6 +1,6 @@
 /** The OpenAI dialect: the paths, over the OpenAI codec. People change their SDK's base URL and nothing else. */
 import { Effect, Layer, Result } from "effect"
-import { HttpRouter } from "effect/http"
+import { HttpRouter, HttpServerResponse } from "effect/http"
 import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
 import type { ChatRequest } from "../../sdk/Chat.ts"
@@ -9,9 +9,11 @@ import { fail, NotFound } from "../../sdk/GatewayError.ts"
 import type { ImageChunk } from "../../sdk/Image.ts"
 import type { ModelInfo } from "../../sdk/Model.ts"
 import type { SpeechChunk } from "../../sdk/Speech.ts"
+import type { TranscriptionChunk } from "../../sdk/Transcription.ts"
 import { openAiEmbeddings } from "../../wire/openai/OpenAiEmbeddings.ts"
 import { openAiImages } from "../../wire/openai/OpenAiImages.ts"
 import { openAiSpeech } from "../../wire/openai/OpenAiSpeech.ts"
+import { openAiTranscription } from "../../wire/openai/OpenAiTranscription.ts"
 import { encodeModel, encodeModels, openAiChat } from "../../wire/openai/OpenAiChat.ts"
 import {
   type Door,
@@ -26,6 +28,7 @@ import {
 import * as RealtimeRoutes from "../realtime/RealtimeRoutes.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { soundReply } from "../SoundReply.ts"
+import { readTranscription } from "../Transcriptions.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as ResponsesDialect from "./ResponsesDialect.ts"
 import * as VideosDialect from "./VideosDialect.ts"
@@ -107,6 +110,29 @@ const speech = (options: RouteOptions) =>
     })
   )
 
+const transcriptWriter: StreamWriter<TranscriptionChunk> = {
+  ...imageWriter,
+  push: openAiTranscription.encodeEvent,
+  end: () => "data: [DONE]\n\n"
+}
+
+const transcripts = (task: "transcribe" | "translate") =>
+  visit(
+    door,
+    Effect.fnUntraced(function*({ began, request }) {
+      const asked = yield* readTranscription(request, task)
+      const gateway = yield* Gateway
+      const isStreamed = asked.stream === true
+      const exchange: Exchange = began(yield* start(asked.model, isStreamed, asked.user, "transcribe"))
+      if (isStreamed) {
+        return yield* streamReply(gateway.openTranscription(asked, exchange), exchange, transcriptWriter)
+      }
+      const response = yield* gateway.transcribe(asked, exchange)
+      const { body, contentType } = openAiTranscription.encodeResponse(response, asked.responseFormat)
+      return HttpServerResponse.text(body, { contentType, headers: exchangeHeaders(exchange) })
+    })
+  )
+
 const modelsPath = "/v1/models/"
 
 /** A route is to these callers one more model, of the gateway's own. */
@@ -144,6 +170,8 @@ const served: ServedPaths = {
   "/v1/embeddings": "POST",
   "/v1/images/generations": "POST",
   "/v1/audio/speech": "POST",
+  "/v1/audio/transcriptions": "POST",
+  "/v1/audio/translations": "POST",
   "/v1/models": "GET, HEAD",
   "/v1/realtime": "GET",
   "/v1/realtime/client_secrets": "POST",
@@ -160,6 +188,8 @@ export const layer = (options: RouteOptions) =>
     RealtimeRoutes.layer({ door, path: "/v1/realtime", secretsPath: "/v1/realtime/client_secrets" }, options),
     HttpRouter.add("POST", "/v1/audio/speech", speech(options)),
     VideosDialect.layer(door, options),
+    HttpRouter.add("POST", "/v1/audio/transcriptions", transcripts("transcribe")),
+    HttpRouter.add("POST", "/v1/audio/translations", transcripts("translate")),
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
     otherwise(door, "/v1/*", served)

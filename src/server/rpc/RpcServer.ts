@@ -85,6 +85,8 @@ const handlers = GatewayRpc.toLayer(Effect.map(GatewayInProcess, (gateway) =>
     speak: gateway.speak,
     streamSpeech: gateway.streamSpeech,
     video: gateway.video,
+    transcribe: gateway.transcribe,
+    streamTranscribe: gateway.streamTranscribe,
     models: () => gateway.models,
     model: ({ id }) => gateway.model(id),
     routes: () => gateway.routes,

@@ -11,6 +11,7 @@ import { decodeModels, openAiChat } from "../../../wire/openai/OpenAiChat.ts"
 import { openAiEmbeddings } from "../../../wire/openai/OpenAiEmbeddings.ts"
 import { openAiImages } from "../../../wire/openai/OpenAiImages.ts"
 import { openAiSpeech } from "../../../wire/openai/OpenAiSpeech.ts"
+import { openAiTranscription } from "../../../wire/openai/OpenAiTranscription.ts"
 import { openAiRealtime } from "../../../wire/openai/realtime/OpenAiRealtime.ts"
 import { openAiResponses, wire as responsesWire } from "../../../wire/openai/responses/OpenAiResponses.ts"
 import { access, errorOf, type HttpProviderOptions, registration, requestJson } from "../HttpProvider.ts"
@@ -19,6 +20,7 @@ import * as HttpEmbed from "../HttpEmbed.ts"
 import * as HttpImage from "../HttpImage.ts"
 import * as HttpVideo from "../HttpVideo.ts"
 import * as HttpSpeech from "../HttpSpeech.ts"
+import * as HttpTranscription from "../HttpTranscription.ts"
 import * as HttpRealtime from "../HttpRealtime.ts"
 import * as KeptResponses from "./KeptResponses.ts"
 
@@ -32,6 +34,8 @@ export interface Options extends HttpProviderOptions {
    */
   readonly responses?: "never" | "same_wire" | "always"
 }
+
+const transcriptionPaths = { transcribe: "/audio/transcriptions", translate: "/audio/translations" }
 
 const openAiUrl = "https://api.openai.com/v1"
 
@@ -104,6 +108,8 @@ export const layer = (options: Options = {}) =>
       streamImage: HttpImage.streamImage(endpoint, openAiImages, "/images/generations"),
       ...HttpVideo.videos(endpoint, "/videos"),
       speak: HttpSpeech.speak(endpoint, openAiSpeech, "/audio/speech"),
+      transcribe: HttpTranscription.transcribe(endpoint, openAiTranscription, transcriptionPaths),
+      streamTranscribe: HttpTranscription.streamTranscribe(endpoint, openAiTranscription, transcriptionPaths),
       realtime: HttpRealtime.realtime(endpoint, openAiRealtime, "/realtime")
     }
   }))

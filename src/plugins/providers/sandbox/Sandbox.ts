@@ -4,7 +4,7 @@
  * stream, a slow first token) it does when told, by the model's name or by directives in the prompt (`Directives.ts`).
  *
  * Models: `echo`, `lorem`, `tools`, `json`, `vision`, `slow-<ms>`, `fail-<status>`, `fail-context_length`,
- * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`, `image`, `speak`,
+ * `fail-content_policy`, `cut-<n>`, `stall-<n>`, `tokens-<n>`, `tokens-<n>-at-<per second>`, `embed`, `image`, `speak`, `transcribe`,
  * `realtime`.
  */
 import { Cause, Clock, Effect, type Layer, type Pull, Stream } from "effect"
@@ -15,6 +15,7 @@ import * as Provider from "../../../sdk/Provider.ts"
 import * as Films from "./Films.ts"
 import * as Pictures from "./Pictures.ts"
 import * as Realtime from "./Realtime.ts"
+import * as Transcripts from "./Transcripts.ts"
 import { embed } from "./Vectors.ts"
 import { speak } from "./Voices.ts"
 import { contextWindow, decide, type Outcome, type Script, type ScriptChoice, type ScriptPart } from "./Script.ts"
@@ -77,6 +78,12 @@ const models: ReadonlyArray<Provider.DiscoveredModel> = [
   model("embed", "Sandbox: vectors by the words of a text", ["text_input", "embeddings"]),
   model("image", "Sandbox: small pictures by the prompt", ["text_input", "image_output"]),
   model("speak", "Sandbox: a tone for the words of a text", ["text_input", "audio_output", "speech"]),
+  model("transcribe", "Sandbox: hears one sentence in every sound", [
+    "audio_input",
+    "text_output",
+    "transcription",
+    "streaming"
+  ]),
   {
     ...model("video", "Sandbox: films of a picture a second by the prompt", ["text_input", "video_output"]),
     prices: { ...prices, outputVideoSecond: { base: 0.1, variants: { "1792x1024": 0.5 } } }
@@ -243,7 +250,15 @@ export const make = (slug: string): Provider.Provider => {
     kind: "sandbox",
     wire: "sandbox",
     unlistedModels: "allow",
-    defaultCapabilities: [...capabilities, "embeddings", "image_output", "video_output", "speech", "realtime_audio"],
+    defaultCapabilities: [
+      ...capabilities,
+      "embeddings",
+      "image_output",
+      "video_output",
+      "speech",
+      "transcription",
+      "realtime_audio"
+    ],
     discover: Effect.succeed(models),
     chat: (call) =>
       Effect.suspend(() => {
@@ -262,6 +277,8 @@ export const make = (slug: string): Provider.Provider => {
     streamImage: ({ request }) => Pictures.stream(request),
     ...Films.make(slug),
     speak: (call) => speak(call, slug),
+    transcribe: ({ model, request }) => Transcripts.transcribe(request, model.model),
+    streamTranscribe: ({ request }) => Transcripts.stream(request),
     realtime: ({ model }) => Realtime.open(model.model)
   }
 }
