@@ -30,6 +30,7 @@ import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { soundReply } from "../SoundReply.ts"
 import { readTranscription } from "../Transcriptions.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
+import * as FileRoutes from "../files/FileRoutes.ts"
 import * as ResponsesDialect from "./ResponsesDialect.ts"
 import * as VideosDialect from "./VideosDialect.ts"
 
@@ -176,6 +177,7 @@ const served: ServedPaths = {
   "/v1/realtime": "GET",
   "/v1/realtime/client_secrets": "POST",
   ...VideosDialect.served,
+  ...FileRoutes.openAiPaths,
   ...ResponsesDialect.served
 }
 
@@ -188,6 +190,7 @@ export const layer = (options: RouteOptions) =>
     RealtimeRoutes.layer({ door, path: "/v1/realtime", secretsPath: "/v1/realtime/client_secrets" }, options),
     HttpRouter.add("POST", "/v1/audio/speech", speech(options)),
     VideosDialect.layer(door, options),
+    FileRoutes.openAiLayer(door),
     HttpRouter.add("POST", "/v1/audio/transcriptions", transcripts("transcribe")),
     HttpRouter.add("POST", "/v1/audio/translations", transcripts("translate")),
     // The router takes a trailing wildcard for the path before it, too.
