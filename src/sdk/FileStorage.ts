@@ -42,6 +42,11 @@ export interface NewFile {
   readonly maxBytes?: number
   /** How long it is kept, ms; default and longest: the storage's own. */
   readonly ttlMs?: number
+  /**
+   * What comes to be known only behind the content, such as later fields of a form; asked once the content has been read. Its
+   * failure becomes that of `put`, and nothing is kept.
+   */
+  readonly described?: Effect.Effect<Pick<NewFile, "purpose" | "ttlMs">, GatewayError>
 }
 
 /** Bytes of a content from `start` to `end`, both included and counted from 0. */

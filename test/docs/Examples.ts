@@ -120,6 +120,7 @@ export const settled = (text: string): string =>
     .replace(/(x-ratelimit-(?:remaining|reset)-\w+: )\S+/g, "$10")
     .replace(/\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{3})?Z/g, "2026-01-01T00:00:00Z")
     .replace(/\|(hour|day|week|month)\|[^|]*\|/g, "|$1||")
+    .replace(/file-[0-9a-f]{32}/g, "file-0")
     .replace(/lg_[\w-]{43}/g, "lg_0")
     .replace(/"ms":\s*\d+/g, "\"ms\":0")
     .replace(/"at":\s*\d{13}/g, "\"at\":0")

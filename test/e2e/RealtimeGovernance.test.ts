@@ -1,5 +1,8 @@
 /** What holds within a realtime session: limits and budgets for each response, records, interceptors, the end of the service. */
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import path from "node:path"
 import { callRealtime, type RealtimeCaller } from "../fixtures/RealtimeCaller.ts"
 import { type Connection, type RealtimeUpstream, startRealtimeUpstream } from "../fixtures/RealtimeUpstream.ts"
 import { type RunningGateway, startGateway } from "../fixtures/RunningGateway.ts"
@@ -224,6 +227,55 @@ describe("interceptors", () => {
       caller.socket.close()
       await provider.closed
     }))
+})
+
+describe("an interceptor that blocks what the model says", () => {
+  it("has the response cancelled, and its text told nowhere", () =>
+    using("{ interceptors: [stop] }", "interceptors: { stop: { type: pii, action: block } }", async (running) => {
+      const { caller, provider } = await connect(running)
+      const place = { response_id: "resp_1", item_id: "item_1", output_index: 0, content_index: 0 }
+      const text = "Write to bob@example.com."
+      provider.say({ type: "response.created", response: { id: "resp_1" } })
+      provider.say({ type: "response.output_text.delta", ...place, delta: text })
+      provider.say({ type: "response.output_text.done", ...place, text })
+      assert.deepInclude((await caller.heard("error"))["error"], { code: "response_blocked" })
+      assert.deepInclude(await provider.heard("response.cancel"), { response_id: "resp_1" })
+      const message = { id: "item_1", role: "assistant", content: [{ type: "output_text", text }] }
+      provider.say({
+        type: "response.done",
+        response: { id: "resp_1", status: "cancelled", output: [message], usage: usage(2, 2) }
+      })
+      await caller.heard("response.done")
+      assert.notInclude(JSON.stringify(caller.events), "bob@")
+      // The session goes on.
+      provider.say({ type: "response.created", response: { id: "resp_2" } })
+      await caller.heard("response.created")
+      caller.socket.close()
+      await provider.closed
+    }))
+})
+
+describe("the audit trail", () => {
+  it("tells of the session's start and end, and of each response's, by the session's request id", async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), "realtime-audit-"))
+    const file = path.join(folder, "audit.jsonl")
+    await using("{}", `audit: { sinks: [{ type: jsonl, path: "${file}" }] }`, async (running) => {
+      const index = upstream.connections.length
+      const caller = await callRealtime(`${running.url}/v1/realtime?model=${encodeURIComponent(model)}`, {
+        headers: { "x-request-id": "the-session" }
+      })
+      const provider = await upstream.connection(index)
+      respond({ caller, provider }, "resp_1")
+      await caller.heard("response.done")
+      caller.socket.close(1000)
+      await provider.closed
+    })
+    const lines = readFileSync(file, "utf8")
+    rmSync(folder, { recursive: true })
+    const told = Array.from(lines.matchAll(/"type":"(request_\w+)"/g), ([, type]) => type)
+    assert.deepStrictEqual(told, ["request_started", "request_started", "request_completed", "request_completed"])
+    assert.lengthOf(Array.from(lines.matchAll(/the-session/g)), 4)
+  })
 })
 
 describe("a session's own model", () => {

@@ -134,16 +134,17 @@ const make = Effect.fnUntraced(function*(blobs: Blobs, index: FileIndex, options
     const key: BlobKey = { tenant: tenantName(file.tenant), file: id }
     const staged = yield* blobs.stage(key, content)
     const contentType = yield* inspection.type
+    const { purpose, ttlMs } = file.described === undefined ? file : yield* file.described
     const info: FileInfo = {
       id,
       tenant: file.tenant,
-      purpose: file.purpose,
+      purpose,
       filename: safeName(file.filename, contentType),
       contentType,
       bytes: inspection.bytes,
       sha256: inspection.sha256(),
       createdAt,
-      expiresAt: createdAt + Math.min(ttl, file.ttlMs ?? ttl)
+      expiresAt: createdAt + Math.min(ttl, ttlMs ?? ttl)
     }
     return yield* Effect.uninterruptible(Effect.gen(function*() {
       yield* staged.publish(info.sha256)

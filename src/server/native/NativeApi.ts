@@ -33,6 +33,7 @@ import {
   type ServedPaths,
   visit
 } from "../Door.ts"
+import * as FileRoutes from "../files/FileRoutes.ts"
 import * as RealtimeRoutes from "../realtime/RealtimeRoutes.ts"
 import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { soundReply } from "../SoundReply.ts"
@@ -288,6 +289,7 @@ const served = (metrics: boolean): ServedPaths => ({
   "/llm-gateway/v1/jobs": "GET, HEAD, POST",
   "/llm-gateway/v1/jobs/:id": "DELETE, GET, HEAD",
   "/llm-gateway/v1/jobs/:id/webhook/redeliver": "POST",
+  ...FileRoutes.nativePaths,
   "/llm-gateway/v1/models": "GET, HEAD",
   "/llm-gateway/v1/routes": "GET, HEAD",
   "/llm-gateway/v1/usage": "GET, HEAD",
@@ -361,5 +363,6 @@ export const layer = (options: RouteOptions, ownsRest = true) =>
     ),
     HttpApiScalar.layer(GatewayApi, { path: "/docs" }),
     RealtimeRoutes.layer({ door, path: "/llm-gateway/v1/realtime" }, options),
+    FileRoutes.nativeLayer(door),
     ownsRest ? otherwise(door, "/*", served(options.metrics !== false)) : Layer.empty
   )

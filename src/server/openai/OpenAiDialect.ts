@@ -30,6 +30,7 @@ import { exchangeHeaders } from "../ResponseHeaders.ts"
 import { soundReply } from "../SoundReply.ts"
 import { readTranscription } from "../Transcriptions.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
+import * as FileRoutes from "../files/FileRoutes.ts"
 import * as ResponsesDialect from "./ResponsesDialect.ts"
 
 /** How this dialect tells its callers what went wrong. */
@@ -174,6 +175,7 @@ const served: ServedPaths = {
   "/v1/models": "GET, HEAD",
   "/v1/realtime": "GET",
   "/v1/realtime/client_secrets": "POST",
+  ...FileRoutes.openAiPaths,
   ...ResponsesDialect.served
 }
 
@@ -185,8 +187,12 @@ export const layer = (options: RouteOptions) =>
     HttpRouter.add("POST", "/v1/images/generations", images(options)),
     RealtimeRoutes.layer({ door, path: "/v1/realtime", secretsPath: "/v1/realtime/client_secrets" }, options),
     HttpRouter.add("POST", "/v1/audio/speech", speech(options)),
+<<<<<<< HEAD
+    FileRoutes.openAiLayer(door),
+=======
     HttpRouter.add("POST", "/v1/audio/transcriptions", transcripts("transcribe")),
     HttpRouter.add("POST", "/v1/audio/translations", transcripts("translate")),
+>>>>>>> main
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
     otherwise(door, "/v1/*", served)
