@@ -187,12 +187,9 @@ export const layer = (options: RouteOptions) =>
     HttpRouter.add("POST", "/v1/images/generations", images(options)),
     RealtimeRoutes.layer({ door, path: "/v1/realtime", secretsPath: "/v1/realtime/client_secrets" }, options),
     HttpRouter.add("POST", "/v1/audio/speech", speech(options)),
-<<<<<<< HEAD
     FileRoutes.openAiLayer(door),
-=======
     HttpRouter.add("POST", "/v1/audio/transcriptions", transcripts("transcribe")),
     HttpRouter.add("POST", "/v1/audio/translations", transcripts("translate")),
->>>>>>> main
     // The router takes a trailing wildcard for the path before it, too.
     HttpRouter.add("GET", "/v1/models/*", models),
     otherwise(door, "/v1/*", served)
