@@ -79,6 +79,7 @@ const overRpc = Effect.fnUntraced(function*(
     streamImage: (request) => streamed((headers) => client.streamImage(request, { headers })),
     speak: (request) => called((headers) => client.speak(request, { headers })),
     streamSpeech: (request) => streamed((headers) => client.streamSpeech(request, { headers })),
+    video: (request) => called((headers) => client.video(request, { headers })),
     transcribe: (request) => called((headers) => client.transcribe(request, { headers })),
     streamTranscribe: (request) => streamed((headers) => client.streamTranscribe(request, { headers })),
     models: called((headers) => client.models(undefined, { headers })),

@@ -78,7 +78,8 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       routes,
       speak,
       streamChat,
-      transcribe
+      transcribe,
+      video
     } = yield* Gateway
     const log = yield* Effect.serviceOption(UsageLog)
     const tenants = yield* Effect.serviceOption(Tenants)
@@ -93,6 +94,7 @@ export const layer: Layer.Layer<GatewayInProcess, never, Gateway> = Layer.effect
       streamImage: (request) => Stream.unwrap(openImage({ ...request, stream: true })),
       speak: (request) => speak(request),
       streamSpeech: (request) => Stream.unwrap(openSpeech(request)),
+      video: (request) => video(request),
       transcribe: (request) => transcribe(request),
       streamTranscribe: (request) => Stream.unwrap(openTranscription(request)),
       models,

@@ -19,6 +19,7 @@ import type { ModelInfo } from "./Model.ts"
 import type { SpeechChunk, SpeechRequest, SpeechResponse } from "./Speech.ts"
 import type { TranscriptionChunk, TranscriptionRequest, TranscriptionResponse } from "./Transcription.ts"
 import { UsageGroup } from "./UsageLog.ts"
+import type { VideoRequest, VideoResponse } from "./Video.ts"
 
 /** How many tokens a prompt has. */
 export const TokenCount = Schema.Struct({
@@ -81,6 +82,8 @@ export interface GatewayCalls<E = never> {
   readonly speak: (request: SpeechRequest) => Effect.Effect<SpeechResponse, GatewayError | E>
   /** Asks for speech in pieces as they come. Leaving the stream early closes the upstream's connection. */
   readonly streamSpeech: (request: SpeechRequest) => Stream.Stream<SpeechChunk, GatewayError | E>
+  /** Asks for a video, and waits until it is made and stored, which takes minutes. Interrupting it cancels the video. */
+  readonly video: (request: VideoRequest) => Effect.Effect<VideoResponse, GatewayError | E>
   /** Asks for a transcript. Interrupting it closes the upstream's connection. */
   readonly transcribe: (request: TranscriptionRequest) => Effect.Effect<TranscriptionResponse, GatewayError | E>
   /** Asks for a transcript in pieces as they come. Leaving the stream early closes the upstream's connection. */

@@ -14,6 +14,7 @@ import { GatewayError } from "./GatewayError.ts"
 import { ImageChunk, ImageRequest, ImageResponse } from "./Image.ts"
 import { Job, JobList, JobQuestion, NewJob } from "./Job.ts"
 import { ModelInfo } from "./Model.ts"
+import { VideoRequest, VideoResponse } from "./Video.ts"
 import { SpeechChunk, SpeechRequest, SpeechResponse } from "./Speech.ts"
 import { TranscriptionChunk, TranscriptionRequest, TranscriptionResponse } from "./Transcription.ts"
 
@@ -41,6 +42,7 @@ export class GatewayRpc extends RpcGroup.make(
   Rpc.make("streamImage", { payload: ImageRequest, success: ImageChunk, error, stream: true }),
   Rpc.make("speak", { payload: SpeechRequest, success: SpeechResponse, error }),
   Rpc.make("streamSpeech", { payload: SpeechRequest, success: SpeechChunk, error, stream: true }),
+  Rpc.make("video", { payload: VideoRequest, success: VideoResponse, error }),
   Rpc.make("transcribe", { payload: TranscriptionRequest, success: TranscriptionResponse, error }),
   Rpc.make("streamTranscribe", { payload: TranscriptionRequest, success: TranscriptionChunk, error, stream: true }),
   Rpc.make("models", { success: Schema.Array(ModelInfo), error }),

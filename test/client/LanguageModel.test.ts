@@ -238,6 +238,7 @@ describe("errors of the gateway's own", () => {
         streamImage: () => Stream.fromEffect(refused),
         speak: () => refused,
         streamSpeech: () => Stream.fromEffect(refused),
+        video: () => refused,
         transcribe: () => refused,
         streamTranscribe: () => Stream.fromEffect(refused),
         models: refused,

@@ -7,7 +7,10 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Layer, Redacted, Result, Schedule, Schema, Stream } from "effect"
 import { HttpRouter, HttpServer } from "effect/http"
 import { RpcSerialization, RpcServer } from "effect/rpc"
+import { mkdtempSync, rmSync } from "node:fs"
 import { createServer } from "node:http"
+import { tmpdir } from "node:os"
+import path from "node:path"
 import { GatewayClient } from "../../src/client/index.ts"
 import * as ConfigFile from "../../src/config/ConfigFile.ts"
 import * as GatewayLayer from "../../src/config/GatewayLayer.ts"
@@ -29,11 +32,13 @@ import { stream } from "../fixtures/Script.ts"
 let upstream: FakeUpstream
 let gateway: RunningGateway
 let yaml: string
+let folder: string
 
 const secret = "sk-test-0123456789abcdef"
 const key = Redacted.make(secret)
 
 beforeAll(async () => {
+  folder = mkdtempSync(path.join(tmpdir(), "llm-gateway-"))
   upstream = await startFakeUpstream()
   const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(secret))
   yaml = `
@@ -50,13 +55,14 @@ models:
 routes:
   quick: { models: ["sandbox::echo", "it::m"] }
 usage: { sinks: [{ type: sql }], durability: strict }
-storage: { sql: "sqlite::memory:" }
+storage: { sql: "sqlite::memory:", files: { dir: "${folder}" } }
 `
   gateway = await startGateway(yaml)
 })
 afterAll(async () => {
   await gateway.close()
   await upstream.close()
+  rmSync(folder, { recursive: true, force: true })
 })
 
 const question = (model: string, says = "Hello, gateway!"): ChatRequest => ({
@@ -117,6 +123,8 @@ describe.each(Object.entries(ways))("%s", (way, layer) => {
       const vectors = yield* client.embed({ model: "sandbox::embed", input: ["a", "b"], dimensions: 8 })
       assert.deepStrictEqual(vectors.embeddings.map(({ length }) => length), [8, 8])
       assert.isAbove((yield* client.countTokens(question("sandbox::echo"))).inputTokens, 0)
+      const video = yield* client.video({ model: "sandbox::video", prompt: "a cat", seconds: 1 })
+      assert.deepStrictEqual(video.files.map(({ contentType }) => contentType), ["video/mp4"])
     }))
 
   it_("tells of models, routes, usage and budgets", () =>
@@ -406,6 +414,7 @@ describe.each(["http", "websocket"] as const)("every reason of an error, over %s
         streamImage: () => Stream.fromEffect(refused()),
         speak: refused,
         streamSpeech: () => Stream.fromEffect(refused()),
+        video: refused,
         transcribe: refused,
         streamTranscribe: () => Stream.fromEffect(refused()),
         models: refused,

@@ -110,6 +110,10 @@ const upstreamOf = Effect.acquireRelease(
   ({ close }) => Effect.promise(close)
 )
 
+/** Starts the service, as often as it is called, in one folder. */
+const starter = (yaml: string, folder: string, scope: Scope.Scope) => (): Promise<ServedGateway> =>
+  Effect.runPromise(Scope.provide(serve(yaml, { folder }), scope))
+
 const databases = [{ name: "SQLite", isMissing: false }, { name: "PostgreSQL", isMissing: postgresUrl === undefined }]
 
 describe.each(databases)("a video, with its job in $name", (database) => {
@@ -125,9 +129,7 @@ describe.each(databases)("a video, with its job in $name", (database) => {
           : yield* isolated(postgresUrl ?? "")
         const upstream = yield* upstreamOf
         const scope = yield* Effect.scope
-        const run = Effect.runPromiseWith(yield* Effect.context())
-        const start = () => run(Scope.provide(serve(yamlOf(upstream, url), { folder }), scope))
-        yield* Effect.promise(() => body(upstream, start))
+        yield* Effect.promise(() => body(upstream, starter(yamlOf(upstream, url), folder, scope)))
       }), 90_000)
 
   test("is made once, stored, and charged by the second and the size", async (upstream, start) => {

@@ -1,11 +1,13 @@
 /** The native API's handlers, its documentation at `/openapi.json` and `/docs`, and its errors as problem details. */
-import { Effect, Layer, Option, Result, Schema } from "effect"
+import { Effect, Layer, Option, Result, Schema, Stream } from "effect"
 import type { HttpServerRequest } from "effect/http"
 import { HttpApiBuilder, HttpApiScalar } from "effect/http-api"
 import { type Exchange, start } from "../../gateway/Exchange.ts"
 import { Gateway } from "../../gateway/Gateway.ts"
+import * as MediaChat from "../../gateway/MediaChat.ts"
 import { Breakers, type BreakerState } from "../../sdk/Breakers.ts"
 import { ChatAnswer, ChatChunk, ChatRequest, toAnswer } from "../../sdk/Chat.ts"
+import { chunksOf } from "../../sdk/ChatStream.ts"
 import { EmbeddingRequest, EmbeddingResponse } from "../../sdk/Embedding.ts"
 import { GatewayApi, ModelList } from "../../sdk/GatewayApi.ts"
 import { fail, type GatewayError } from "../../sdk/GatewayError.ts"
@@ -77,7 +79,14 @@ const chat = (options: RouteOptions) =>
         Result.mapError(decodeRequest(body), (error) => fail(validationError(error)))
       )
       const gateway = yield* Gateway
-      const exchange: Exchange = began(yield* start(asked.model, asked.stream === true, asked.user))
+      const media = yield* MediaChat.operationFor(gateway, asked.model)
+      const exchange: Exchange = began(yield* start(asked.model, asked.stream === true, asked.user, media))
+      if (media !== undefined) {
+        const made = MediaChat.answer(gateway, media, asked, exchange)
+        if (asked.stream !== true) return json(encodeAnswer(toAnswer(yield* made)), exchangeHeaders(exchange))
+        const open = Effect.map(made, (response) => Stream.fromIterable(chunksOf(response)))
+        return yield* streamReply(open, exchange, writer(requestId))
+      }
       if (asked.stream === true) {
         return yield* streamReply(gateway.openChat(asked, exchange), exchange, writer(requestId))
       }

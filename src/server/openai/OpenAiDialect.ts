@@ -32,6 +32,7 @@ import { readTranscription } from "../Transcriptions.ts"
 import { streamReply, type StreamWriter } from "../StreamReply.ts"
 import * as FileRoutes from "../files/FileRoutes.ts"
 import * as ResponsesDialect from "./ResponsesDialect.ts"
+import * as VideosDialect from "./VideosDialect.ts"
 
 /** How this dialect tells its callers what went wrong. */
 export const door: Door = { encodeError: openAiChat.encodeError }
@@ -175,6 +176,7 @@ const served: ServedPaths = {
   "/v1/models": "GET, HEAD",
   "/v1/realtime": "GET",
   "/v1/realtime/client_secrets": "POST",
+  ...VideosDialect.served,
   ...FileRoutes.openAiPaths,
   ...ResponsesDialect.served
 }
@@ -187,6 +189,7 @@ export const layer = (options: RouteOptions) =>
     HttpRouter.add("POST", "/v1/images/generations", images(options)),
     RealtimeRoutes.layer({ door, path: "/v1/realtime", secretsPath: "/v1/realtime/client_secrets" }, options),
     HttpRouter.add("POST", "/v1/audio/speech", speech(options)),
+    VideosDialect.layer(door, options),
     FileRoutes.openAiLayer(door),
     HttpRouter.add("POST", "/v1/audio/transcriptions", transcripts("transcribe")),
     HttpRouter.add("POST", "/v1/audio/translations", transcripts("translate")),

@@ -84,6 +84,7 @@ const handlers = GatewayRpc.toLayer(Effect.map(GatewayInProcess, (gateway) =>
     streamImage: gateway.streamImage,
     speak: gateway.speak,
     streamSpeech: gateway.streamSpeech,
+    video: gateway.video,
     transcribe: gateway.transcribe,
     streamTranscribe: gateway.streamTranscribe,
     models: () => gateway.models,
