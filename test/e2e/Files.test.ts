@@ -22,6 +22,7 @@ auth:
     - { id: a, sha256: ${sha256("key-a")}, tenant: a }
     - { id: b, sha256: ${sha256("key-b")}, tenant: b }
 tenants: { a: {}, b: {} }
+server: { max_body: 1MB }
 providers: { sandbox: { type: sandbox } }
 storage: { sql: "sqlite::memory:", files: { dir: "${folder}", max_size: 2MB, quota: 20MB } }
 `)
@@ -158,6 +159,7 @@ describe("an upload", () => {
     const before = kept()
     const { body, status } = await upload(form(["file", new Blob([new Uint8Array(2_000_001)]), "x"]))
     assert.strictEqual(status, 413, JSON.stringify(body))
+    assert.deepInclude(object(body["context"]), { max_bytes: 2_000_000 })
     assert.strictEqual(kept(), before)
     const made: Array<string> = []
     let last = 201
@@ -169,6 +171,12 @@ describe("an upload", () => {
     assert.strictEqual(last, 413)
     assert.isAtLeast(made.length, 9)
     for (const id of made) await fetch(`${gateway.url}${files}/${id}`, { method: "DELETE", headers: headers("key-b") })
+  })
+
+  it("may be larger than a body in JSON", async () => {
+    const { body, status } = await upload(form(["file", new Blob([new Uint8Array(1_500_000)]), "x"]))
+    assert.strictEqual(status, 201, JSON.stringify(body))
+    await fetch(`${gateway.url}${files}/${String(body["id"])}`, { method: "DELETE", headers: headers() })
   })
 
   it("whose sender goes away leaves nothing", async () => {
@@ -272,6 +280,27 @@ describe("a content", () => {
     })
     assert.strictEqual(tooLong.status, 400)
   })
+
+  it("has a signed address for as long as was asked for, or none", async () => {
+    const { id } = await uploaded(content)
+    const signing = (body: string | ReadableStream, more: RequestInit = {}) =>
+      fetch(`${gateway.url}${files}/${String(id)}/sign`, { method: "POST", headers: headers(), body, ...more })
+    const asked = Date.now()
+    // A body of no told length, which goes out in chunks.
+    const chunked = await signing(new Blob(["{\"expires_in\": 60}"]).stream(), { duplex: "half" })
+    const expiry = Date.parse(String(object(await chunked.json())["expires_at"]))
+    assert.isAtMost(expiry, asked + 120_000)
+    for (const wrong of ["{\"expires\": 60}", "{\"expires_in\": 1.5}", "{\"expires_in\": \"60\"}", "[]", "60"]) {
+      assert.strictEqual((await signing(wrong)).status, 400, wrong)
+    }
+  })
+
+  it.each(["purpose=%00", "purpose=a%20b", "purpose=", `purpose=${"a".repeat(200)}`])(
+    "is not listed by %s",
+    async (query) => {
+      assert.strictEqual((await fetch(`${gateway.url}${files}?${query}`, { headers: headers() })).status, 400)
+    }
+  )
 
   it.each(["file-1", "..%2f..%2fetc%2fpasswd", `file-${"0".repeat(32)}`, "%00"])("of %s is not there", async (id) => {
     assert.strictEqual((await ask(id)).status, 404)

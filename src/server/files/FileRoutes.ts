@@ -6,7 +6,7 @@ import { type FileInfo, type FileQuery, filesPath, fileStorage, fileUrl, signedU
 import { fail, type GatewayError, invalid, type ValidationError } from "../../sdk/GatewayError.ts"
 import { type Door, json, readJson, type ServedPaths, visit } from "../Door.ts"
 import { download } from "./FileDownload.ts"
-import { upload } from "./FileUpload.ts"
+import { purposePattern, upload } from "./FileUpload.ts"
 
 type Json = Readonly<Record<string, unknown>>
 
@@ -57,11 +57,15 @@ const questionIn = (url: string, tenant: string): Result.Result<FileQuery, Valid
     return Result.fail(invalid("limit", `expected a whole number from 1 to ${longestPage}`))
   }
   const purpose = query.get("purpose")
+  // No file is for what is no word, and PostgreSQL takes no NUL in a text.
+  if (purpose !== null && !purposePattern.test(purpose)) {
+    return Result.fail(invalid("purpose", "expected a word such as user_data, vision or batch"))
+  }
   const after = query.get("after")
   return Result.succeed({
     tenant,
     limit: Math.min(longestPage, Number(limit ?? 100)),
-    ...(purpose === null ? {} : { purpose: purpose.slice(0, 100) }),
+    ...(purpose === null ? {} : { purpose }),
     ...(after === null ? {} : { after }),
     ...(order === null ? {} : { order })
   })
@@ -122,18 +126,28 @@ const shortestSignature = 1
 const longestSignature = 7 * 86_400
 
 const lifetimeIn = (body: unknown): Result.Result<number, GatewayError> => {
-  const given = typeof body === "object" && body !== null && "expires_in" in body ? body.expires_in : 3_600
-  return typeof given === "number" && given >= shortestSignature && given <= longestSignature
+  if (typeof body !== "object" || body === null || Array.isArray(body)) {
+    return Result.fail(fail(invalid("", "expected an object")))
+  }
+  // A misspelt field would otherwise make an address that lasts longer than was meant.
+  const unknown = Object.keys(body).find((name) => name !== "expires_in")
+  if (unknown !== undefined) return Result.fail(fail(invalid(unknown.slice(0, 100), "expected expires_in")))
+  const given = "expires_in" in body ? body.expires_in : 3_600
+  return typeof given === "number" && Number.isInteger(given) && given >= shortestSignature && given <= longestSignature
     ? Result.succeed(given * 1000)
-    : Result.fail(fail(invalid("expires_in", `expected seconds from ${shortestSignature} to ${longestSignature}`)))
+    : Result.fail(
+      fail(invalid("expires_in", `expected whole seconds from ${shortestSignature} to ${longestSignature}`))
+    )
 }
 
 const sign = (door: Door) =>
   visit(
     door,
     Effect.fnUntraced(function*({ request, requestId }) {
-      const length = Number(request.headers["content-length"] ?? 0)
-      const body = length === 0 ? {} : yield* readJson(request, 1_024)
+      // A body of no told length comes in chunks.
+      const hasBody = Number(request.headers["content-length"] ?? 0) > 0 ||
+        request.headers["transfer-encoding"] !== undefined
+      const body = hasBody ? yield* readJson(request, 1_024) : {}
       const lifetime = yield* Effect.fromResult(lifetimeIn(body))
       const { file, storage } = yield* headed(request.url)
       const { expiresAt, token } = yield* storage.sign(file.tenant, file.id, lifetime)

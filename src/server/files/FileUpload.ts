@@ -11,17 +11,17 @@ import { fail, type GatewayError, invalid, PayloadTooLarge } from "../../sdk/Gat
 /** Parts of a form at most. */
 const maxParts = 16
 const maxField = 4_096
-/** Bytes of a part's own headers. */
-const maxPartHead = 16_384
+/** Of a form beside its file, bytes. */
+const formBytes = 256 * 1024
 /** OpenAI's bounds of `expires_after`, s: https://platform.openai.com/docs/api-reference/files/create. */
 const shortestTtl = 3_600
 const longestTtl = 2_592_000
 
-const unreadable = ({ reason }: Multipart.MultipartError): GatewayError => {
+const unreadable = (maxBytes: number) => ({ reason }: Multipart.MultipartError): GatewayError => {
   switch (reason._tag) {
     case "FileTooLarge":
     case "BodyTooLarge":
-      return fail(new PayloadTooLarge({ message: "the form is larger than it may be", maxBytes: 0 }))
+      return fail(new PayloadTooLarge({ message: `the file is larger than ${maxBytes} bytes`, maxBytes }))
     case "FieldTooLarge":
       return fail(invalid("", `a field of the form is longer than ${maxField} bytes`))
     case "TooManyParts":
@@ -31,7 +31,8 @@ const unreadable = ({ reason }: Multipart.MultipartError): GatewayError => {
   }
 }
 
-const purposePattern = /^[a-z][a-z0-9_-]{0,63}$/
+/** What a file may be for: a word. */
+export const purposePattern = /^[a-z][a-z0-9_-]{0,63}$/
 
 interface Described {
   readonly purpose: string
@@ -59,6 +60,7 @@ const readFields = (fields: ReadonlyMap<string, string>): Result.Result<Describe
 export const upload = Effect.fnUntraced(
   function*(request: HttpServerRequest.HttpServerRequest): Effect.fn.Return<FileInfo, GatewayError, Scope.Scope> {
     const storage = yield* fileStorage
+    const problemOf = unreadable(storage.maxBytes)
     const { tenant } = yield* CurrentCaller
     if (!/^multipart\/form-data\b/i.test(request.headers["content-type"] ?? "")) {
       return yield* fail(invalid("content-type", "must be multipart/form-data, with the content in its field \"file\""))
@@ -81,7 +83,7 @@ export const upload = Effect.fnUntraced(
         purpose: "",
         filename: part.name,
         content: part.content.pipe(
-          Stream.mapError(unreadable),
+          Stream.mapError(problemOf),
           Stream.onEnd(Deferred.succeed(read, undefined))
         ),
         described: Deferred.await(described)
@@ -91,13 +93,14 @@ export const upload = Effect.fnUntraced(
     })
 
     const parts = request.multipartStream.pipe(
-      Stream.mapError(unreadable),
+      Stream.mapError(problemOf),
       Stream.runForEach(take),
       Effect.provideContext(Multipart.limitsServices({
         maxParts,
         maxFieldSize: ByteSize.bytes(maxField),
         maxFileSize: ByteSize.bytes(storage.maxBytes + 1),
-        maxTotalSize: ByteSize.bytes(storage.maxBytes + maxParts * (maxField + maxPartHead)),
+        // Otherwise that of bodies in JSON holds, which are kept whole in memory.
+        maxTotalSize: ByteSize.bytes(storage.maxBytes + formBytes),
         fieldMimeTypes: []
       }))
     )
