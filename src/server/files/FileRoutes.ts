@@ -53,7 +53,7 @@ const questionIn = (url: string, tenant: string): Result.Result<FileQuery, Valid
   const order = query.get("order")
   if (order !== null && order !== "asc" && order !== "desc") return Result.fail(invalid("order", "must be asc or desc"))
   const limit = query.get("limit")
-  if (limit !== null && !/^[1-9]\d{0,4}$/.test(limit)) {
+  if (limit !== null && !/^(?:[1-9]\d{0,2}|1000)$/.test(limit)) {
     return Result.fail(invalid("limit", `expected a whole number from 1 to ${longestPage}`))
   }
   const purpose = query.get("purpose")
