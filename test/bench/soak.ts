@@ -6,10 +6,10 @@ import { hash } from "node:crypto"
 import { mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import path from "node:path"
+import { fileURLToPath } from "node:url"
 import { parseArgs } from "node:util"
 import { Effect, Exit, Scope } from "effect"
-import * as FakeUpstream from "../fixtures/FakeUpstream.ts"
-import { openAi } from "../fixtures/OpenAiWire.ts"
+import { startChildServer } from "../fixtures/ChildServer.ts"
 import { parseScrape, type Scrape } from "../fixtures/Prometheus.ts"
 import { serve } from "../fixtures/ServedGateway.ts"
 import { residentMiB } from "./Load.ts"
@@ -24,9 +24,7 @@ const allowed = { residentMiB: 24, descriptors: 16, heapMiB: 16 }
 
 const folder = mkdtempSync(path.join(tmpdir(), "llm-gateway-soak-"))
 const scope = Scope.makeUnsafe()
-const upstream = await Effect.runPromise(Scope.provide(FakeUpstream.make, scope))
-const words = Array.from({ length: 50 }, (_, index) => `word ${index} `)
-upstream.always(openAi.answer({ text: words }))
+const upstream = await startChildServer([fileURLToPath(new URL("../fixtures/BenchUpstream.ts", import.meta.url))])
 
 const gateway = await Effect.runPromise(Scope.provide(
   serve(
@@ -176,6 +174,7 @@ const grown = {
 }
 const code = await gateway.end("SIGTERM")
 await Effect.runPromise(Scope.close(scope, Exit.void))
+await upstream.stop()
 rmSync(folder, { recursive: true, force: true })
 
 process.stdout.write(
