@@ -28,7 +28,7 @@ import { reportForeign } from "../ForeignExtensions.ts"
 import { isJson, object } from "../Json.ts"
 import { makeReport, type Report } from "../Report.ts"
 import { merge, ownExtensions, wire } from "./OpenAiExtensions.ts"
-import { audioFormat, dataUrl } from "./OpenAiMedia.ts"
+import { audioFormat, dataUrl, madeName } from "./OpenAiMedia.ts"
 import { effortOf } from "./OpenAiReasoning.ts"
 
 /**
@@ -72,15 +72,6 @@ const urlOf = (source: MediaSource, path: string, report: Report): string | unde
   }
 }
 
-const extensionOf: ReadonlyMap<string, string> = new Map([
-  ["application/pdf", "pdf"],
-  ["text/plain", "txt"],
-  ["text/csv", "csv"],
-  ["text/html", "html"],
-  ["text/markdown", "md"],
-  ["application/json", "json"]
-])
-
 const encodeDocument = (part: DocumentPart, path: string, report: Report): Record<string, unknown> | undefined => {
   const { source } = part
   if (part.citations === true) report.drop("messages[].content[].citations")
@@ -93,7 +84,7 @@ const encodeDocument = (part: DocumentPart, path: string, report: Report): Recor
       return { type: "text", text: source.text }
     case "base64": {
       // OpenAI wants a name with inline data.
-      const filename = name ?? `document.${extensionOf.get(source.mediaType) ?? "bin"}`
+      const filename = name ?? madeName(source.mediaType)
       return { type: "file", file: { filename, file_data: dataUrl(source.mediaType, source.data) } }
     }
     case "url": {

@@ -61,3 +61,15 @@ export const audioMediaType = (format: string): string => {
       return `audio/${format}`
   }
 }
+
+const extensionOf: ReadonlyMap<string, string> = new Map([
+  ["application/pdf", "pdf"],
+  ["text/plain", "txt"],
+  ["text/csv", "csv"],
+  ["text/html", "html"],
+  ["text/markdown", "md"],
+  ["application/json", "json"]
+])
+
+/** The name of an inline document that nobody has named. */
+export const madeName = (mediaType: string): string => `document.${extensionOf.get(mediaType) ?? "bin"}`

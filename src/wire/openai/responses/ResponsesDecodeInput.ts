@@ -11,9 +11,10 @@ import type { Report } from "../../Report.ts"
 import { isDetail, isResultContent, readAudio, readUrl } from "../OpenAiDecodeMessages.ts"
 import { wire as openAi } from "../OpenAiExtensions.ts"
 import { cached, keys, readName, readString } from "../OpenAiFields.ts"
-import { isBase64, isDataUrl, parseDataUrl } from "../OpenAiMedia.ts"
+import { isDataUrl, parseDataUrl } from "../OpenAiMedia.ts"
 import { readCitations } from "./ResponsesCitations.ts"
 import { extended, ownExtensions, wire } from "./ResponsesExtensions.ts"
+import { decodeImageItem } from "./ResponsesItems.ts"
 import { readReasoningItem } from "./ResponsesReasoning.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -208,13 +209,10 @@ const readCallOutput = (item: Json, at: string, reading: Reading): void => {
   })
 }
 
-/** An image that the model made; `output_format` is a file's extension there. */
 const readMadeImage = (item: Json, at: string, reading: Reading): void => {
-  const data = item["result"]
-  if (typeof data !== "string" || !isBase64(data)) return reading.report.refuse(`${at}.result`, "must be base64")
-  const { result: _, ...others } = item
-  const mediaType = `image/${filled(item["output_format"]) ?? "png"}`
-  addAnswer(reading, [{ type: "image", source: { type: "base64", mediaType, data }, ...extended({ item: others }) }])
+  const image = decodeImageItem(item)
+  if (image === undefined) return reading.report.refuse(`${at}.result`, "must be base64")
+  addAnswer(reading, [image])
 }
 
 const readItem = (item: unknown, at: string, reading: Reading): void => {

@@ -10,7 +10,7 @@ import { foreignBlock } from "../../Foreign.ts"
 import { isJson } from "../../Json.ts"
 import type { Report } from "../../Report.ts"
 import { merge, wire as openAi } from "../OpenAiExtensions.ts"
-import { audioFormat, dataUrl } from "../OpenAiMedia.ts"
+import { audioFormat, dataUrl, madeName } from "../OpenAiMedia.ts"
 import { encodeCitations } from "./ResponsesCitations.ts"
 import { ownExtensions, wire } from "./ResponsesExtensions.ts"
 
@@ -42,15 +42,6 @@ const encodeImage = (part: ImagePart, path: string, report: Report): Json | unde
   }
 }
 
-const extensionOf: ReadonlyMap<string, string> = new Map([
-  ["application/pdf", "pdf"],
-  ["text/plain", "txt"],
-  ["text/csv", "csv"],
-  ["text/html", "html"],
-  ["text/markdown", "md"],
-  ["application/json", "json"]
-])
-
 const encodeDocument = (part: DocumentPart, path: string, report: Report): Json | undefined => {
   const { source } = part
   if (part.citations === true) report.drop("messages[].content[].citations")
@@ -65,7 +56,7 @@ const encodeDocument = (part: DocumentPart, path: string, report: Report): Json 
       // OpenAI wants a name with inline data.
       return {
         type: "input_file",
-        filename: name ?? `document.${extensionOf.get(source.mediaType) ?? "bin"}`,
+        filename: name ?? madeName(source.mediaType),
         file_data: dataUrl(source.mediaType, source.data)
       }
     case "url":

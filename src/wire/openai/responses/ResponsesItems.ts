@@ -15,20 +15,25 @@ import { extended, wire } from "./ResponsesExtensions.ts"
 const reasoningKeys: ReadonlySet<string> = new Set(["type", "status", "summary", "content", "encrypted_content"])
 
 const textsOf = (value: unknown): ReadonlyArray<string> =>
-  array(value).flatMap((item) => string(isJson(item) ? item["text"] : undefined) ?? [])
+  array(value).flatMap((item) => filled(isJson(item) ? item["text"] : undefined) ?? [])
+
+/** The words of a thinking item. Open models' thinking stands in `content`, whole; a summary tells less. */
+export const thoughtOf = (item: Json): string => {
+  const whole = textsOf(item["content"]).join("")
+  return whole === "" ? textsOf(item["summary"]).join("\n\n") : whole
+}
 
 /** Thinking: its summary, or all of it where the server shows that; and what the server wants back. */
 export const decodeReasoningItem = (item: Json): ReasoningPart | undefined => {
-  const whole = textsOf(item["content"]).join("")
-  const summary = textsOf(item["summary"])
-  const text = whole === "" ? summary.join("\n\n") : whole
+  const text = thoughtOf(item)
   const data = filled(item["encrypted_content"])
   if (text === "" && data === undefined) return undefined
   const part: Draft<ReasoningPart> = { type: "reasoning", wire }
   if (text !== "") part.text = text
   if (data !== undefined) part.data = data
   const own: Record<string, unknown> = { ...unknownFields(item, reasoningKeys) }
-  if (whole === "" && summary.length > 1) own["summary"] = item["summary"]
+  // Words of several parts are one text here, and go back as they were.
+  if (textsOf(item["content"]).length === 0 && array(item["summary"]).length > 1) own["summary"] = item["summary"]
   return Object.keys(own).length === 0 ? part : { ...part, ...extended(own) }
 }
 

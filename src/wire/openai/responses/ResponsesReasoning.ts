@@ -13,11 +13,11 @@ import type { ChatChunk } from "../../../sdk/Chat.ts"
 import type { Extensions, ReasoningPart } from "../../../sdk/Content.ts"
 import { sourceOf } from "../../../sdk/Wire.ts"
 import type { Json } from "../../Codec.ts"
-import { absent, array, type Draft, filled, isJson, object, parseJson, string } from "../../Json.ts"
+import { absent, array, type Draft, isJson, object, parseJson, string } from "../../Json.ts"
 import type { Report } from "../../Report.ts"
 import { wire as openAi } from "../OpenAiExtensions.ts"
 import { readExtensions } from "./ResponsesExtensions.ts"
-import { decodeReasoningItem } from "./ResponsesItems.ts"
+import { decodeReasoningItem, thoughtOf } from "./ResponsesItems.ts"
 
 const ours = "llmgw1."
 const form = /^llmgw1\.([0-9a-f]{12})\.([A-Za-z0-9_-]+)$/
@@ -98,9 +98,6 @@ export const reasoningItem = (part: ReasoningPart, id: string): Json => {
   }
 }
 
-const textsOf = (value: unknown): ReadonlyArray<string> =>
-  array(value).flatMap((item) => filled(isJson(item) ? item["text"] : undefined) ?? [])
-
 /** The part of an item that a caller brings back; `undefined` where it says nothing, or cannot be read. */
 export const readReasoningItem = (item: Json, at: string, report: Report): ReasoningPart | undefined => {
   const content = item["encrypted_content"]
@@ -111,8 +108,6 @@ export const readReasoningItem = (item: Json, at: string, report: Report): Reaso
     const part = unseal(sealed)
     return typeof part === "string" ? report.refuse(`${at}.encrypted_content`, part) : part
   }
-  // Open models' thinking stands in `content`, whole; a summary tells less.
-  const whole = textsOf(item["content"]).join("")
-  const text = whole === "" ? textsOf(item["summary"]).join("\n\n") : whole
+  const text = thoughtOf(item)
   return text === "" ? undefined : { type: "reasoning", text }
 }
