@@ -8,12 +8,12 @@ import { ValidationError } from "../../sdk/GatewayError.ts"
 import type { Failure } from "../../sdk/Provider.ts"
 import { totalInput } from "../../sdk/Usage.ts"
 import type { EmbedDialectCodec, EmbedUpstreamCodec } from "../Codec.ts"
-import { reportForeignFields } from "../ForeignExtensions.ts"
+import { encodedBody } from "./OpenAiBody.ts"
 import { absent, count, type Draft, isJson, isList, object, string, unknownFields } from "../Json.ts"
 import { makeReport, type Report } from "../Report.ts"
 import { inPieces, readVectors } from "../Vectors.ts"
 import { errorWithin, inbandFailure, protocolFailure } from "./OpenAiError.ts"
-import { extended, merge, ownExtensions, wire } from "./OpenAiExtensions.ts"
+import { extended, ownExtensions } from "./OpenAiExtensions.ts"
 import { keys, readInteger, readName, readString } from "./OpenAiFields.ts"
 
 const requestKeys = keys("model", "input", "dimensions", "encoding_format", "user")
@@ -71,11 +71,7 @@ const encodeRequest: EmbedUpstreamCodec["encodeRequest"] = ({ model, request }) 
   if (request.dimensions !== undefined) body["dimensions"] = request.dimensions
   if (request.encoding !== undefined) body["encoding_format"] = request.encoding
   if (request.user !== undefined) body["user"] = request.user
-  reportForeignFields(request, wire, report)
-  const error = report.error()
-  return error === undefined
-    ? Result.succeed({ body: merge(body, ownExtensions(request)), dropped: report.dropped() })
-    : Result.fail(error)
+  return encodedBody(body, request, report)
 }
 
 const responseKeys = keys("object", "data", "model", "usage")

@@ -14,7 +14,7 @@ import { ValidationError } from "../../sdk/GatewayError.ts"
 import type { Failure } from "../../sdk/Provider.ts"
 import { totalInput, totalOutput, type Usage } from "../../sdk/Usage.ts"
 import type { ImageDialectCodec, ImageUpstreamCodec, Json, StreamDecoder } from "../Codec.ts"
-import { reportForeignFields } from "../ForeignExtensions.ts"
+import { encodedBody } from "./OpenAiBody.ts"
 import {
   absent,
   count,
@@ -31,7 +31,7 @@ import {
 import { makeReport, type Report } from "../Report.ts"
 import { inPieces } from "../Vectors.ts"
 import { errorWithin, inbandFailure, protocolFailure } from "./OpenAiError.ts"
-import { extended, merge, ownExtensions, wire } from "./OpenAiExtensions.ts"
+import { extended, merge, ownExtensions } from "./OpenAiExtensions.ts"
 import { keys, readBoolean, readInteger, readName, readString } from "./OpenAiFields.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -111,11 +111,7 @@ const encodeRequest: ImageUpstreamCodec["encodeRequest"] = ({ model, request }) 
     if (request.partialImages !== undefined) body["partial_images"] = request.partialImages
   }
   if (request.user !== undefined) body["user"] = request.user
-  reportForeignFields(request, wire, report)
-  const error = report.error()
-  return error === undefined
-    ? Result.succeed({ body: merge(body, ownExtensions(request)), dropped: report.dropped() })
-    : Result.fail(error)
+  return encodedBody(body, request, report)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ import type { Failure } from "../../sdk/Provider.ts"
 import { type SpeechChunk, type SpeechRequest, speechType, type Voice } from "../../sdk/Speech.ts"
 import { totalInput, totalOutput, type Usage } from "../../sdk/Usage.ts"
 import type { Json, SpeechDialectCodec, SpeechUpstreamCodec, StreamDecoder } from "../Codec.ts"
-import { reportForeignFields } from "../ForeignExtensions.ts"
+import { encodedBody } from "./OpenAiBody.ts"
 import { absent, count, type Draft, filled, isJson, object, parseJson, unknownFields } from "../Json.ts"
 import { makeReport, type Report } from "../Report.ts"
 import { errorWithin, inbandFailure, protocolFailure } from "./OpenAiError.ts"
-import { extended, merge, ownExtensions, wire } from "./OpenAiExtensions.ts"
+import { extended, merge, ownExtensions } from "./OpenAiExtensions.ts"
 import { keys, readName, readNumber, readString } from "./OpenAiFields.ts"
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -75,11 +75,7 @@ const encodeRequest: SpeechUpstreamCodec["encodeRequest"] = ({ model, request })
   if (request.speed !== undefined) body["speed"] = request.speed
   if (request.streamFormat !== undefined) body["stream_format"] = request.streamFormat
   if (request.user !== undefined) body["user"] = request.user
-  reportForeignFields(request, wire, report)
-  const error = report.error()
-  return error === undefined
-    ? Result.succeed({ body: merge(body, ownExtensions(request)), dropped: report.dropped() })
-    : Result.fail(error)
+  return encodedBody(body, request, report)
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
