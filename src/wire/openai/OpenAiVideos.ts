@@ -7,10 +7,9 @@ import type { ValidationError } from "../../sdk/GatewayError.ts"
 import type { Failure, SubmittedVideo, VideoCall, VideoProgress } from "../../sdk/Provider.ts"
 import type { EncodedRequest, Json } from "../Codec.ts"
 import { bounded, filled, finite, isJson, object, string } from "../Json.ts"
-import { reportForeignFields } from "../ForeignExtensions.ts"
+import { encodedBody } from "./OpenAiBody.ts"
 import { makeReport } from "../Report.ts"
 import { protocolFailure } from "./OpenAiError.ts"
-import { merge, ownExtensions, wire } from "./OpenAiExtensions.ts"
 
 /** The request of a video. */
 export const encodeRequest = ({ model, request }: VideoCall): Result.Result<EncodedRequest, ValidationError> => {
@@ -19,11 +18,7 @@ export const encodeRequest = ({ model, request }: VideoCall): Result.Result<Enco
   if (request.seconds !== undefined) body["seconds"] = String(request.seconds)
   if (request.size !== undefined) body["size"] = request.size
   if (request.user !== undefined) report.drop("user")
-  reportForeignFields(request, wire, report)
-  const error = report.error()
-  return error === undefined
-    ? Result.succeed({ body: merge(body, ownExtensions(request)), dropped: report.dropped() })
-    : Result.fail(error)
+  return encodedBody(body, request, report)
 }
 
 const secondsOf = (json: Json): number | undefined => {
